@@ -1,0 +1,260 @@
+"""Boxes as text: codecs that write and read `[x0, y0, x1, y1]`, and grammars that keep a model from writing else."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wherein.errors import InputError
+from wherein.geometry import clip
+
+_NUMBER = r"\s*(-?[0-9]+(?:\.[0-9]+)?)\s*"
+_BOX = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]")
+_SPACES = "\u0120\u2581"  # how byte-level and sentencepiece vocabularies write a space
+
+
+class Grammar(Protocol):
+    """What a constrained answer may look like."""
+
+    @property
+    def alphabet(self) -> frozenset[str]:
+        """Every character that an answer can contain."""
+
+    def prefix(self, text: str) -> bool:
+        """True when, and only when, some continuation of `text` (or `text` itself) is a full answer."""
+
+    def full(self, text: str) -> bool:
+        """True when `text` is a full answer."""
+
+
+def parse_box(text: str) -> NDArray[np.float64] | None:
+    """The first bracket of four numbers in `text` as float64[4], in the unit in which it was written.
+
+    Spaces, decimals and negative numbers are read; anything around the bracket is ignored. None when there is no such
+    bracket or its corners are not in order (x1 > x0 and y1 > y0).
+    """
+    found = _BOX.search(text)
+    if found is None:
+        return None
+    x0, y0, x1, y1 = box = np.array([float(number) for number in found.groups()])
+    return box if np.isfinite(box).all() and x1 > x0 and y1 > y0 else None
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One way to write a box of the model's picture as text, with bounded integers.
+
+    Attributes:
+        name: as in `CODECS`.
+        unit: the number that stands for the whole side; None means that the numbers are model pixels.
+        step: the numbers are the multiples of this.
+        digits: numbers are padded with zeros to this many digits.
+        separator: stands between two numbers.
+    """
+
+    name: str
+    unit: int | None = None
+    step: int = 1
+    digits: int = 1
+    separator: str = ", "
+
+    def encode(self, box: ArrayLike, width: int, height: int) -> str:
+        """The text for a box float64[4] in pixels of a `width` x `height` picture.
+
+        The box is cut to the picture and its edges go to the nearest number, but never to the same one.
+
+        Raises:
+            InputError: the box has no area inside the picture.
+        """
+        x0, y0, x1, y1 = clip(np.asarray(box, dtype=np.float64)[None], width, height)[0]
+        if not (x1 > x0 and y1 > y0):
+            raise InputError(f"box {np.asarray(box).tolist()} has no area inside a picture of {width} x {height}")
+        left, right = self._nearest(x0, x1, width)
+        top, bottom = self._nearest(y0, y1, height)
+        return "[" + self.separator.join([left, top, right, bottom]) + "]"
+
+    def decode(self, text: str, width: int, height: int) -> NDArray[np.float64] | None:
+        """The box that `text` names, read as `parse_box` does, as float64[4] in pixels of a `width` x `height` picture.
+
+        Edges outside are cut to the picture. None when there is no box or none of it is inside.
+        """
+        written = parse_box(text)
+        if written is None:
+            return None
+        sides = np.array([width, height, width, height])
+        pixels = written if self.unit is None else written * sides / self.unit
+        x0, y0, x1, y1 = box = clip(pixels[None], width, height)[0]
+        return box if x1 > x0 and y1 > y0 else None
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Start and end in `text` of each of the four numbers that `decode` reads; empty when there are none."""
+        found = _BOX.search(text)
+        return [found.span(group) for group in range(1, 5)] if found else []
+
+    def grammar(self, width: int, height: int, lead: str = "") -> "BoxGrammar":
+        """The grammar of exactly the texts that `encode` can write for a `width` x `height` picture.
+
+        `lead` is text that must come before the bracket, such as the space after a prompt.
+
+        Raises:
+            InputError: a side is not positive.
+        """
+        return _grammar(self, width, height, lead)
+
+    def numbers(self, side: int) -> tuple[str, ...]:
+        """Every number, ascending, that an edge along `side` pixels can be written as."""
+        return tuple(self._write(place) for place in range(self._last(side) + 1))
+
+    def _last(self, side: int) -> int:
+        return (self.unit or side) // self.step
+
+    def _write(self, place: int) -> str:
+        return str(place * self.step).zfill(self.digits)
+
+    def _nearest(self, low: float, high: float, side: int) -> tuple[str, str]:
+        last = self._last(side)
+        first, second = round(low / side * last), round(high / side * last)
+        if first == second:  # smaller than a step: take the step that its middle lies in
+            first = min(int((low + high) / 2 / side * last), last - 1)
+            second = first + 1
+        return self._write(first), self._write(second)
+
+
+CODECS = {
+    codec.name: codec
+    for codec in (
+        Codec("grid16", unit=224, step=14, separator=","),  # PIN as released: the lines of a 16 x 16 grid on 224 pixels
+        Codec("pixels"),
+        Codec("0-100", unit=100),
+        Codec("0-1000", unit=1000),
+        Codec("00-99", unit=99, digits=2, separator=","),
+    )
+}
+
+
+class BoxGrammar:
+    """`[x0, y0, x1, y1]` with every number out of a list, x1 after x0 in its list and y1 after y0 in its own."""
+
+    def __init__(self, xs: Sequence[str], ys: Sequence[str], separator: str, lead: str = "") -> None:
+        """`xs` and `ys` are the numbers as digits, ascending, at least two each; `lead` comes before the bracket."""
+        self.alphabet = frozenset(lead + "[" + separator + "]" + "".join([*xs, *ys]))
+        self._opening = lead + "["
+        self._closings = (separator, separator, separator, "]")
+        self._axes = (_Axis(xs), _Axis(ys))
+
+    def prefix(self, text: str) -> bool:
+        """True when, and only when, some continuation of `text` (or `text` itself) is a full answer."""
+        if not text.startswith(self._opening):
+            return self._opening.startswith(text)
+        rest = text[len(self._opening) :]
+        places: list[int] = []
+        for field, closing in enumerate(self._closings):
+            axis = self._axes[field % 2]
+            lowest, highest = (0, axis.count - 2) if field < 2 else (places[field - 2] + 1, axis.count - 1)
+            after = rest.lstrip("0123456789")
+            number = rest[: len(rest) - len(after)]
+            if not after:
+                return axis.begins(number, lowest, highest)
+            places.append(axis.places.get(number, -1))
+            if not lowest <= places[field] <= highest:
+                return False
+            if not after.startswith(closing):
+                return closing.startswith(after)
+            rest = after[len(closing) :]
+        return not rest
+
+    def full(self, text: str) -> bool:
+        """True when `text` is a full answer."""
+        return text.endswith("]") and len(text) > len(self._opening) and self.prefix(text)
+
+
+class _Axis:
+    """The numbers that may be written along one side, and for each beginning of a number where those with it lie."""
+
+    def __init__(self, numbers: Sequence[str]) -> None:
+        self.count = len(numbers)
+        self.places = {number: place for place, number in enumerate(numbers)}
+        self._first: dict[str, int] = {}
+        self._last: dict[str, int] = {}
+        for place, number in enumerate(numbers):
+            for end in range(len(number) + 1):
+                self._first.setdefault(number[:end], place)
+                self._last[number[:end]] = place
+
+    def begins(self, text: str, lowest: int, highest: int) -> bool:
+        """True when a number in places `lowest`..`highest`, where one of the two is no limit, begins with `text`."""
+        return text in self._first and self._first[text] <= highest and self._last[text] >= lowest
+
+
+@lru_cache(maxsize=64)
+def _grammar(codec: Codec, width: int, height: int, lead: str) -> BoxGrammar:
+    if width < 1 or height < 1:
+        raise InputError(f"a picture needs sides of at least 1 pixel, got {width} x {height}")
+    return BoxGrammar(codec.numbers(width), codec.numbers(height), codec.separator, lead)
+
+
+class TokenConstraint:
+    """Which tokens may come next so that the text of a language model follows a grammar."""
+
+    def __init__(self, tokenizer: Any, grammar: Grammar) -> None:
+        """`tokenizer` is one of transformers or a `tokenizers.Tokenizer`, byte-level or sentencepiece.
+
+        Raises:
+            InputError: the tokenizer lacks a token for a character of the grammar, so an answer could get stuck.
+        """
+        self.grammar = grammar
+        self._pieces = _pieces(tokenizer, grammar.alphabet)
+        missing = grammar.alphabet.difference(self._pieces.values())
+        if missing:
+            raise InputError(f"the tokenizer has no token of its own for {sorted(missing)}; use another box format")
+        self._memory = lru_cache(maxsize=4096)(self._search)
+
+    def allowed(self, text: str) -> list[int]:
+        """Ids of the tokens that may follow the answer `text`: never none while it is a prefix and not full."""
+        return list(self._memory(text))
+
+    def piece(self, token: int) -> str:
+        """What an allowed token adds to the answer."""
+        return self._pieces[token]
+
+    def spell(self, text: str) -> list[int]:
+        """Ids of the longest tokens that, within an answer, add up to `text`, made of the grammar's characters.
+
+        Unlike the tokenizer's own encoding, which may put a space before whatever it is given.
+        """
+        ids: list[int] = []
+        while text:
+            fitting = [token for token, piece in self._pieces.items() if text.startswith(piece)]
+            ids.append(max(fitting, key=lambda token: len(self.piece(token))))
+            text = text.removeprefix(self.piece(ids[-1]))
+        return ids
+
+    def forced(self, text: str) -> str:
+        """The longest continuation of the answer `text` that is the only possible one; empty when there is a choice."""
+        known = text
+        while not self.grammar.full(known):
+            possible = [character for character in self.grammar.alphabet if self.grammar.prefix(known + character)]
+            if len(possible) != 1:
+                break
+            known += possible[0]
+        return known[len(text) :]
+
+    def _search(self, text: str) -> tuple[int, ...]:
+        return tuple(token for token, piece in self._pieces.items() if self.grammar.prefix(text + piece))
+
+
+@lru_cache(maxsize=8)  # reading a vocabulary takes a moment, and each size of picture has a grammar of its own
+def _pieces(tokenizer: Any, alphabet: frozenset[str]) -> dict[int, str]:
+    """Id and text of the tokens made of `alphabet` only, as they read in the middle of a text, by id."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    anchor = next((character for character in sorted(alphabet - {" "}) if character in vocabulary), "")
+    # some decoders drop the space of the first token, so each is read behind another one
+    read = getattr(tokenizer, "convert_tokens_to_string", None) or tokenizer.decoder.decode
+    raw = alphabet.union(_SPACES)
+    candidates = sorted((token, name) for name, token in vocabulary.items() if raw.issuperset(name))
+    pieces = ((token, read([anchor, name]).removeprefix(anchor)) for token, name in candidates)
+    return {token: piece for token, piece in pieces if piece and alphabet.issuperset(piece)}

@@ -1,0 +1,21 @@
+"""The errors a user of wherein can meet; `str(error)` is one sentence that says what was given, expected and to do."""
+
+
+class WhereinError(Exception):
+    """Base of every error raised on purpose; the command line prints its sentence and exits with status 2."""
+
+
+class InputError(WhereinError):
+    """The caller gave something unusable: a phrase, a path, data or an option."""
+
+
+class ImageError(InputError):
+    """The given image is missing, not an image, damaged, or larger than the limit."""
+
+
+class AdapterError(InputError):
+    """The adapter is missing, corrupted, or was made for another model."""
+
+
+class PartsError(WhereinError):
+    """A part of the default model is neither in the cache nor can it be fetched."""

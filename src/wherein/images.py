@@ -1,0 +1,174 @@
+"""Safe loading: whatever the caller calls an image becomes upright 8-bit RGB, or one clear `ImageError`."""
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from PIL.Image import Transpose
+
+from wherein.errors import ImageError
+
+MAX_PIXELS = 64_000_000
+_SUFFIXES = {
+    "AVIF": (".avif",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "JPEG2000": (".jp2",),
+    "MPO": (".mpo",),
+    "PNG": (".png", ".apng"),
+    "PPM": (".ppm", ".pgm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}  # formats outside this list are refused: some of Pillow's other readers start programs (EPS starts Ghostscript)
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}  # EXIF orientation -> what undoes it
+_EXIF_ORIENTATION = 0x0112
+_pillow_limit = threading.Lock()
+
+
+def load(source: str | Path | bytes | Image.Image | NDArray[Any], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The image as uint8[H, W, 3]: RGB, upright (EXIF), transparency on white, the first frame of an animation.
+
+    Args:
+        source: path of an image file, the bytes of one, a Pillow image (its current frame), or a uint8 array
+            [H, W] grey, [H, W, 3] RGB or [H, W, 4] RGBA. An RGB array is returned as it is, not copied.
+        max_pixels: images with more pixels than this are refused before they are decoded.
+
+    Raises:
+        ImageError: missing, empty, damaged, too large, not an image, a URL (none is ever followed), or pixels
+            without a defined 8-bit meaning (floats, 32-bit greys, an array of another type or shape).
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
+    if isinstance(source, Image.Image):
+        with _decoding("the given image"):
+            _check_size(source, "the given image", max_pixels)
+            return _to_rgb(source, "the given image")
+    if isinstance(source, bytes):
+        return _from_stream(io.BytesIO(source), "the given data", max_pixels)
+    if isinstance(source, str | Path):
+        return _from_path(source, max_pixels)
+    raise ImageError(f"an image must be a path, bytes, a Pillow image or an array, not {type(source).__name__}")
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files directly in `folder`, known by their suffix, sorted by name; hidden files are left out.
+
+    Raises:
+        ImageError: `folder` is no folder, or holds no image.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is not a folder; give a folder that holds images")
+    known = {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
+    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
+    found = sorted(path for path in visible if path.suffix.lower() in known and path.is_file())
+    if not found:
+        raise ImageError(f"{folder} holds no image; the suffixes looked for are {' '.join(sorted(known))}")
+    return found
+
+
+def _from_path(source: str | Path, max_pixels: int) -> NDArray[np.uint8]:
+    name = f"image {source!s:.200}"  # cut: base64 text is sometimes given by mistake
+    if "://" in str(source):
+        raise ImageError(f"{name} is a URL, and none is ever followed; download it and give the path of the file")
+    path = Path(source)
+    try:
+        if not path.is_file():  # a pipe or device is refused too: reading it might never end
+            raise ImageError(f"{name} {'is not a file' if path.exists() else 'does not exist'}; give an image file")
+        stream = path.open("rb")
+    except OSError as error:
+        raise ImageError(f"{name} cannot be opened: {error.strerror}") from error
+    with stream:
+        return _from_stream(stream, name, max_pixels)
+
+
+def _from_stream(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[np.uint8]:
+    if not stream.read(1):
+        raise ImageError(f"{name} is empty (0 bytes)")
+    with _decoding(name), _open_header(stream, name, max_pixels) as image:
+        _check_size(image, name, max_pixels)
+        return _to_rgb(image, name)
+
+
+def _from_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
+    shape = f"{array.dtype}{list(array.shape)}"
+    if array.dtype != np.uint8:
+        raise ImageError(f"an image array must be uint8 with values 0..255, not {shape}; scale and convert it first")
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)) or array.size == 0:
+        raise ImageError(f"an image array must be uint8[H, W], [H, W, 3] or [H, W, 4], not {shape}")
+    if array.shape[2:] == (3,):
+        if array.shape[0] * array.shape[1] > max_pixels:
+            raise _too_large("the given array", array.shape[1], array.shape[0], max_pixels)
+        return np.ascontiguousarray(array)
+    return load(Image.fromarray(array), max_pixels)
+
+
+def _open_header(stream: IO[bytes], name: str, max_pixels: int) -> Image.Image:
+    """Read the header only, with our limit in the place of Pillow's own.
+
+    Pillow's limit is a global; some of its readers need it, because they allocate the picture with the header.
+    """
+    Image.init()
+    readable = [name for name in _SUFFIXES if name in Image.OPEN]  # AVIF is not in every build
+    with _pillow_limit, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        try:
+            return Image.open(stream, formats=readable)
+        except Image.DecompressionBombError as error:
+            raise ImageError(f"{name} has more than the {max_pixels:,} pixels allowed; make it smaller") from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise _too_large(name, image.width, image.height, max_pixels)
+
+
+def _too_large(name: str, width: int, height: int, max_pixels: int) -> ImageError:
+    return ImageError(f"{name} has {width} x {height} pixels, more than the {max_pixels:,} allowed; make it smaller")
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into an `ImageError`: on damaged bytes they raise nearly every type there is."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is not an image in a known format ({', '.join(_SUFFIXES)})") from error
+    except Exception as error:
+        raise ImageError(f"{name} is damaged or cut short and cannot be decoded ({error})") from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    image.load()
+    orientation = image.getexif().get(_EXIF_ORIENTATION)
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257  # 65535 -> 255, rounded
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ImageError(f"{name} holds 32-bit greys, whose range is not known; convert it to 8 bits first")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
