@@ -1,0 +1,7 @@
+"""Readers of real data sets: each yields `Sample`s and never opens an image."""
+
+from wherein.data.coco import read_coco
+from wherein.data.pairs import read_pairs
+from wherein.data.sample import LabelledBox, Sample
+
+__all__ = ["LabelledBox", "Sample", "read_coco", "read_pairs"]

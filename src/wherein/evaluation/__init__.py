@@ -1,0 +1,20 @@
+"""Measuring methods on labelled images: protocols ask, metrics judge, reports and galleries show."""
+
+from wherein.evaluation.gallery import save_gallery
+from wherein.evaluation.protocols import PROTOCOLS, run, select
+from wherein.evaluation.records import Journal, Outcome, Record
+from wherein.evaluation.report import summarise, to_markdown, to_table, write_json
+
+__all__ = [
+    "PROTOCOLS",
+    "Journal",
+    "Outcome",
+    "Record",
+    "run",
+    "save_gallery",
+    "select",
+    "summarise",
+    "to_markdown",
+    "to_table",
+    "write_json",
+]

@@ -1,0 +1,177 @@
+"""Readers: what they yield for good files, and the sentence for each way in which a file can be wrong."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wherein.data import Sample, read_coco, read_pairs
+from wherein.errors import InputError
+
+COCO: dict[str, Any] = {
+    "images": [
+        {"id": 1, "file_name": "a.jpg", "width": 64, "height": 48},
+        {"id": "two", "file_name": "deep/b.jpg"},
+        {"id": 3, "file_name": "c.jpg", "width": 10, "height": 10},
+    ],
+    "categories": [{"id": 5, "name": "Teddy Bear"}, {"id": 6, "name": "pottedplant"}],
+    "annotations": [
+        {"id": 1, "image_id": "two", "category_id": 6, "bbox": [1, 2, 3.5, 4], "iscrowd": 0},
+        {"id": 2, "image_id": 1, "category_id": 5, "bbox": [0, 0, 10, 20], "iscrowd": 1},
+        {"id": 3, "image_id": 1, "category_id": 5, "bbox": [5, 6, 0, 8]},
+        {"id": 4, "image_id": 1, "category_id": 6, "bbox": [5, 6, 7, 8]},
+    ],
+}
+PAIRS: list[dict[str, Any]] = [
+    {"file_name": "a.jpg", "phrase": " a Red mug ", "bbox": [1, 2, 3, 4]},
+    {"file_name": "b.jpg", "phrase": "cat", "bbox": [0, 0, 5, 5]},
+    {"file_name": "a.jpg", "phrase": "cat", "bbox": [9, 9, 1, 1]},
+]
+
+
+def write(folder: Path, value: Any) -> Path:
+    path = folder / "annotations.json"
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return path
+
+
+def coco(folder: Path, value: Any) -> list[Sample]:
+    return list(read_coco(write(folder, value), folder / "images"))
+
+
+def pairs(folder: Path, value: Any) -> list[Sample]:
+    return list(read_pairs(write(folder, value), folder / "images"))
+
+
+def test_coco(tmp_path: Path) -> None:
+    first, second, third = coco(tmp_path, COCO)
+    assert (first.name, first.path, first.width, first.height) == ("a.jpg", tmp_path / "images" / "a.jpg", 64, 48)
+    assert [one.phrase for one in first.objects] == ["teddy bear", "pottedplant"]  # the crowd is gone
+    assert first.objects[1].box.tolist() == [5, 6, 12, 14] and first.objects[1].box.dtype == np.float64
+    assert (second.name, second.width, second.height) == ("deep/b.jpg", None, None)
+    assert second.objects[0].box.tolist() == [1, 2, 4.5, 6]
+    assert third.objects == ()
+
+
+def test_pairs(tmp_path: Path) -> None:
+    first, second = pairs(tmp_path, PAIRS)
+    assert (first.name, first.width) == ("a.jpg", None)
+    assert [one.phrase for one in first.objects] == ["a Red mug", "cat"]
+    assert first.objects[1].box.tolist() == [9, 9, 10, 10]
+    assert [one.phrase for one in second.objects] == ["cat"]
+
+
+def test_distinct_phrases(tmp_path: Path) -> None:
+    (sample,) = pairs(tmp_path, [{**PAIRS[0], "phrase": word, "file_name": "a.jpg"} for word in ("b", "a", "b")])
+    assert sample.phrases() == ["b", "a"]
+
+
+def set_in(value: Any, *keys: Any, to: Any) -> Any:
+    changed = copy.deepcopy(value)
+    place = changed
+    for key in keys[:-1]:
+        place = place[key]
+    if to is KeyError:
+        del place[keys[-1]]
+    else:
+        place[keys[-1]] = to
+    return changed
+
+
+ESCAPES = [
+    "../a.jpg",
+    "/etc/passwd",
+    "x/../../a.jpg",
+    "C:\\a.jpg",
+    "..\\a.jpg",
+    "\\\\host\\a.jpg",
+    ".",
+    "",
+    "a\0.jpg",
+    7,
+]
+BOXES = [[1, 2, 3], [1, 2, 3, 4, 5], [1, 2, -3, 4], [1, 2, 3, float("nan")], [1, 2, float("inf"), 4], "1234", None]
+BOXES += [[1, 2, 3, "4"], [1, 2, 3, True], [1, 2, 3, 10**400], {"x": 1}]
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_file_names_stay_in_the_folder(tmp_path: Path, name: Any) -> None:
+    with pytest.raises(InputError, match=r"images\[1\] has file_name"):
+        coco(tmp_path, set_in(COCO, "images", 1, "file_name", to=name))
+    with pytest.raises(InputError, match=r"annotations\.json, pair\[2\] has file_name"):
+        pairs(tmp_path, set_in(PAIRS, 2, "file_name", to=name))
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_boxes_are_checked(tmp_path: Path, box: Any) -> None:
+    with pytest.raises(InputError, match=r"annotations\[3\] has bbox .* must be \[x, y, width, height\]"):
+        coco(tmp_path, set_in(COCO, "annotations", 3, "bbox", to=box))
+    with pytest.raises(InputError, match=r"pair\[0\] has bbox"):
+        pairs(tmp_path, set_in(PAIRS, 0, "bbox", to=box))
+
+
+@pytest.mark.parametrize(
+    ("keys", "to", "message"),
+    [
+        (["images"], KeyError, "has no 'images'"),
+        (["annotations"], {}, "must be a list"),
+        (["images", 0], 3, r"images\[0\] is 3, but must be a JSON object"),
+        (["images", 0, "id"], "two", r"images\[1\] repeats the id 'two'"),
+        (["images", 0, "id"], None, r"images\[0\] has id None"),
+        (["images", 0, "id"], [1], "integer or a text"),
+        (["images", 0, "file_name"], "c.jpg", r"images\[2\] repeats the file_name 'c.jpg'"),
+        (["images", 0, "file_name"], KeyError, "has no 'file_name'"),
+        (["images", 0, "width"], 0, "width 0, but it must be a positive"),
+        (["images", 0, "height"], "48", "height '48'"),
+        (["categories", 1, "id"], 5, r"categories\[1\] repeats"),
+        (["categories", 1, "name"], " ", r"categories\[1\] has name"),
+        (["annotations", 0, "image_id"], 9, "no image has this id"),
+        (["annotations", 0, "category_id"], 9, "no category has this id"),
+        (["annotations", 0, "iscrowd"], "no", "must be 0 or 1"),
+        (["annotations", 0, "bbox"], KeyError, "has no 'bbox'"),
+    ],
+)
+def test_a_wrong_coco_file_is_told(tmp_path: Path, keys: list[Any], to: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        coco(tmp_path, set_in(COCO, *keys, to=to))
+    assert str(tmp_path / "annotations.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [coco, pairs])
+@pytest.mark.parametrize("text", ["", "{", "[1,", "[" * 100_000, "\ud800", "9" * 5000])
+def test_a_file_that_is_not_json(tmp_path: Path, read: Callable[[Path, Any], list[Sample]], text: str) -> None:
+    path = tmp_path / "annotations.json"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(InputError, match="is not JSON"):
+        list((read_coco if read is coco else read_pairs)(path, tmp_path))
+
+
+def test_the_other_format_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="list of pairs"):
+        coco(tmp_path, PAIRS)
+    with pytest.raises(InputError, match="COCO format"):
+        pairs(tmp_path, COCO)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Cannot read the annotation file .*nothing.json: No such file"):
+        list(read_coco(tmp_path / "nothing.json", tmp_path))
+
+
+def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert len(pairs(tmp_path, "\ufeff" + json.dumps(PAIRS))) == 2
+
+
+def test_real_annotations(evalset: Path) -> None:
+    folder = evalset / "coco_train2017_mini"
+    samples = list(read_coco(folder / "annotations.json", folder / "images"))
+    assert len(samples) == 256
+    assert sum(len(sample.objects) for sample in samples) == 2144 - 19  # without the crowds
+    assert all(sample.path.is_file() for sample in samples)
+    assert sum(len(sample.objects) for sample in read_pairs(folder / "single_phrases.json", folder / "images")) == 510

@@ -1,0 +1,71 @@
+"""Methods without a model, and a small data set on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from wherein.grounding import Grounding
+
+Answer = Callable[[NDArray[np.uint8], str], list[list[float]]]
+
+
+class FakeMethod:
+    """Answers what a function of image and phrase says, and remembers how it was asked."""
+
+    def __init__(self, name: str, answer: Answer) -> None:
+        self.name = name
+        self.asked: list[tuple[tuple[int, ...], list[str], bool]] = []
+        self._answer = answer
+
+    def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
+        self.asked.append((image.shape, list(phrases), absent))
+        return [self._grounding(phrase, np.array(self._answer(image, phrase))) for phrase in phrases]
+
+    def _grounding(self, phrase: str, boxes: NDArray[np.float64]) -> Grounding:
+        scores = np.linspace(0.9, 0.5, len(boxes))
+        return Grounding(phrase, boxes.reshape(-1, 4), scores, "fake", absent=False, absent_probability=0.25)
+
+
+def whole(image: NDArray[np.uint8], phrase: str) -> list[list[float]]:
+    """The whole image, and a second box that must not count."""
+    return [[0, 0, image.shape[1], image.shape[0]], [0, 0, 1, 1]]
+
+
+def no_dogs(image: NDArray[np.uint8], phrase: str) -> list[list[float]]:
+    """The left half, or an invalid answer for a dog."""
+    return [] if phrase == "dog" else [[0, 0, image.shape[1] / 2, image.shape[0]]]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A folder with annotations.json, pairs.json and images/: 100 x 50 pixels, the last with too many objects."""
+    boxes = {
+        "0.png": [("Cat", [0, 0, 100, 50], 0), ("dog", [0, 0, 50, 50], 0), ("Cat", [0, 0, 50, 50], 0)],
+        "1.png": [("dog", [50, 0, 50, 50], 0)] + [("cat", [0, 0, 9, 9], 1)] * 5,
+        "2.png": [],
+        "3.png": [("cat", [0, 0, 10, 10], 0)] * 4,
+    }
+    (tmp_path / "images").mkdir()
+    for name in boxes:
+        Image.new("RGB", (100, 50), "grey").save(tmp_path / "images" / name)
+    categories = {"Cat": 1, "dog": 2, "cat": 3}
+    coco: dict[str, Any] = {
+        "images": [{"id": name, "file_name": name, "width": 100, "height": 50} for name in boxes],
+        "categories": [{"id": number, "name": name} for name, number in categories.items()],
+        "annotations": [
+            {"id": n, "image_id": name, "category_id": categories[category], "bbox": box, "iscrowd": crowd}
+            for n, (name, category, box, crowd) in enumerate((key, *one) for key, ones in boxes.items() for one in ones)
+        ],
+    }
+    pairs = [{"file_name": "1.png", "phrase": "the dog", "bbox": [50, 0, 50, 50]}]
+    (tmp_path / "annotations.json").write_text(json.dumps(coco))
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    return tmp_path

@@ -1,0 +1,86 @@
+"""The figures of a run worked out by hand, and the ways they are written."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from wherein.errors import InputError
+from wherein.evaluation import Journal, Outcome, run, select, summarise, to_markdown, to_table, write_json
+
+from .conftest import FakeMethod, no_dogs, whole
+
+
+@pytest.fixture
+def results(dataset: Path) -> dict[str, Any]:
+    return figures(dataset, "no dogs", "centre", "other")
+
+
+def printed(results: dict[str, Any]) -> str:
+    console = Console(width=160, file=io.StringIO(), record=True)
+    console.print(to_table(results))
+    return console.export_text()
+
+
+def figures(dataset: Path, *names: str) -> dict[str, Any]:
+    methods = [FakeMethod(name, no_dogs if name == "no dogs" else whole) for name in names]
+    samples = select("pin", dataset / "annotations.json", dataset / "images")
+    outcomes = [outcome for some in run(samples, methods, Journal(None, {})) for outcome in some]
+    return summarise(outcomes, protocol="pin", model="fake", seed=1, command="wherein eval")
+
+
+def test_figures(results: dict[str, Any]) -> None:
+    assert (results["schema"], results["protocol"], results["model"]) == (1, "pin", "fake")
+    assert (results["n"], results["images"], results["seed"], results["command"]) == (4, 2, 1, "wherein eval")
+    centre = results["methods"]["centre"]  # IoU 1, .5, .5 on the first image, .5 on the second
+    assert centre["miou"] == 0.625 and centre["p@0.5"] == 1.0 and centre["p@0.3"] == 1.0 and centre["invalid"] == 0.0
+    assert centre["miou_best"] == pytest.approx((1 + 0.5 + 0.5) / 3)
+    assert (centre["n_m"], centre["n_l"], centre["miou_m"], centre["miou_l"]) == (0, 4, None, 0.625)
+    assert centre["ci95"][0] <= 0.625 <= centre["ci95"][1]
+    assert centre["per_category"]["cat"] == {"n": 2, "miou": 0.75, "p@0.5": 1.0}
+    assert results["methods"]["no dogs"]["invalid"] == 0.5
+    assert results["methods"]["no dogs"]["miou"] == pytest.approx((0.5 + 0 + 1 + 0) / 4)
+
+
+def test_every_method_is_compared_with_the_baseline_and_the_first(dataset: Path, results: dict[str, Any]) -> None:
+    assert set(results["paired"]) == {"no dogs - centre", "other - centre", "other - no dogs"}
+    found = results["paired"]["no dogs - centre"]
+    assert found["difference"] == pytest.approx(0.375 - 0.625) and 0 < found["p"] <= 1
+    assert results["paired"]["other - centre"] == {"difference": 0.0, "ci95": [0.0, 0.0], "p": 1.0}
+    assert set(figures(dataset, "a", "b")["paired"]) == {"b - a"}
+    assert set(figures(dataset, "centre", "b")["paired"]) == {"b - centre"}
+    assert figures(dataset, "centre")["paired"] == {}
+
+
+def test_json_is_written_whole(results: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    path.write_text("old")
+    write_json(results, path)
+    assert json.loads(path.read_text()) == results
+    assert [one.name for one in tmp_path.glob("out*")] == ["out.json"]
+    with pytest.raises(InputError, match="Cannot write the results"):
+        write_json(results, tmp_path / "nowhere" / "out.json")
+
+
+def test_table_and_markdown_show_the_figures(results: dict[str, Any]) -> None:
+    for text in (printed(results), to_markdown(results)):
+        for piece in ("pin: 4 boxes in 2 images, model fake", "centre", "0.625", "0.375", "no dogs - centre: -0.250"):
+            assert piece in text
+    assert to_markdown(results).splitlines()[2].count("|") == to_markdown(results).splitlines()[4].count("|")
+
+
+def test_names_are_not_read_as_markup(dataset: Path) -> None:
+    text = printed({**figures(dataset, "[red]a"), "model": "[bold]m"})
+    assert "[red]a" in text and "[bold]m" in text
+
+
+def test_an_outcome_without_medium_boxes_is_json(results: dict[str, Any]) -> None:
+    assert "NaN" not in json.dumps(results)
+    assert isinstance(
+        Outcome.from_dict({"image": "a", "width": 1, "height": 1, "method": "m", "seconds": 0.0}), Outcome
+    )
