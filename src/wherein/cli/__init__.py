@@ -1,0 +1,54 @@
+"""The command line `wherein`: one verb a file.
+
+Notable choices:
+- an error of ours is one sentence on stderr and exit status 2, as a wrong option is; anything else is a defect and
+  keeps its traceback
+- verbs import what is heavy inside their functions, so `wherein --help` answers at once
+"""
+
+import os
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from wherein.cli import caption, doctor, eval, locate, train
+from wherein.errors import WhereinError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command("locate")(locate.locate)
+app.command("caption")(caption.caption)
+app.command("doctor")(doctor.doctor)
+app.command("eval")(eval.evaluate)
+app.add_typer(train.app, name="train")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"wherein {version('wherein')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Ask a frozen vision-language model where things are in a picture."""
+
+
+def main() -> None:
+    """Run the command line and exit: 0, 1 (`doctor` found something), 2 (wrong input) or 130 (interrupted)."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a reader that went away (`| head`) can still be caught
+    except WhereinError as error:
+        typer.echo(f"wherein: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
+        sys.exit(1)

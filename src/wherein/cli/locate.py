@@ -1,0 +1,127 @@
+"""`wherein locate`: where are these phrases on this image?
+
+Notable choices:
+- without --save no file is written, and with it a drawing never takes the place of an image that was given
+- whatever can be wrong without the model is found before the model is loaded
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wherein import pictures
+from wherein.cli.job import STDIN, Job, Pixels, print_json, printable
+from wherein.errors import ImageError, InputError
+from wherein.grounding import Grounding
+from wherein.locator import SCHEMA, Answer, Locator, check_phrases
+
+
+def locate(
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="An image file, a folder of images, or - for image bytes on stdin.")
+    ],
+    phrases: Annotated[list[str], typer.Argument(metavar="PHRASE...", help='What to look for, such as "a red mug".')],
+    more: Annotated[
+        list[str] | None, typer.Option("--image", "-i", metavar="IMAGE", help="A further image; may be repeated.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="pin, text or cam; auto takes the best one for the model.")] = "auto",
+    adapter: Annotated[
+        str | None, typer.Option(metavar="PATH", help="An adapter trained for the model; else the built-in one.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The vision-language model to ask.")] = "default",
+    device: Annotated[str, typer.Option(help="cpu, cuda ...; auto takes the fastest there is.")] = "auto",
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Draw the boxes on this PNG or JPEG file; for many images, in this folder."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each image.")] = False,
+) -> None:
+    """Print where each PHRASE is on IMAGE: boxes x0, y0, x1, y1 in pixels of the image, or that it is absent."""
+    checked = check_phrases(phrases)
+    job = Job([image, *(more or [])])
+    drawings = _drawings(save, job) if save else {}
+
+    def start() -> Callable[[Pixels], Answer]:
+        locator = Locator(model, method, adapter, device)
+        return lambda pixels: locator.locate(pixels, checked)
+
+    for name, answer in job.answers(start):
+        if isinstance(answer, ImageError):
+            if as_json:
+                print_json({"schema": SCHEMA, "image": name, "error": str(answer)})
+            continue
+        answer = replace(answer, image=name)
+        if as_json:
+            print_json(answer.to_dict())
+        else:
+            _print_table(answer)
+        if name in drawings:
+            drawings[name].parent.mkdir(exist_ok=True)
+            pictures.write(drawings[name], answer.draw())
+
+
+def _drawings(save: Path, job: Job) -> dict[str, Path]:
+    """Which file each image is drawn to; in a folder, a drawing keeps the name of its image."""
+    if not job.many:
+        pictures.check_file(save)
+        drawings = {job.names[0]: save}
+    else:
+        if save.suffix.lower() in pictures.FORMATS:
+            raise InputError(f"{save} is one picture, but there are many images: give --save a folder.")
+        pictures.check_folder(save if save.exists() else save.parent)
+        drawings = {name: save / _drawing_name(name) for name in job.names}
+    images, taken = {os.path.realpath(name) for name in job.names}, set()
+    for name, path in drawings.items():
+        if os.path.realpath(path) in images:
+            raise InputError(f"The drawing {path} would take the place of an image: give --save another path.")
+        if path in taken:
+            raise InputError(f"Two images would be drawn to {path}: rename {name}, or give it a run of its own.")
+        taken.add(path)
+    return drawings
+
+
+def _drawing_name(name: str) -> str:
+    if name == STDIN:
+        return "stdin.png"
+    path = Path(name)
+    return path.name if path.suffix.lower() in pictures.FORMATS else f"{path.name}.png"
+
+
+def _print_table(answer: Answer) -> None:
+    """The answer for people: one row for each box. Nothing in it is read as rich markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    kinds = ", ".join(dict.fromkeys(grounding.score_kind for grounding in answer.groundings))
+    table = Table(
+        title=Text(f"{printable(answer.image or '')}, {answer.width} x {answer.height} pixels"),
+        caption=Text(f"model {answer.model}, method {answer.method}; score: {kinds}"),
+        title_justify="left",
+        caption_justify="left",
+    )
+    for column in ("phrase", "box x0, y0, x1, y1", "score"):
+        table.add_column(column, overflow="fold")
+    for grounding in answer.groundings:
+        for box, score in _rows(grounding):
+            table.add_row(Text(grounding.phrase), Text(box), Text(score))
+    Console(highlight=False).print(table)
+
+
+def _rows(grounding: Grounding) -> list[tuple[str, str]]:
+    """What the table says of one phrase: its boxes and their scores, or why there is none."""
+    if grounding.absent:
+        sure = grounding.absent_probability
+        return [("absent" if sure is None else f"absent (p={sure:.2f})", "")]
+    if grounding.invalid:
+        return [(f"no box in the answer {printable(grounding.answer or '')!r}", "")]
+    return [
+        (", ".join(f"{coordinate:.0f}" for coordinate in box), f"{score:.2f}")
+        for box, score in zip(grounding.boxes, grounding.scores, strict=True)
+    ]

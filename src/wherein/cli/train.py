@@ -1,0 +1,63 @@
+"""`wherein train`: unlock a frozen model with self-made composites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Train an adapter for a frozen model.")
+
+
+@app.callback()
+def _train() -> None:
+    """Train an adapter for a frozen model."""
+
+
+@app.command("pin")
+def train_pin(
+    out: Annotated[Path, typer.Option(help="Folder for the adapter, its checkpoints, pictures and TensorBoard log.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
+    images: Annotated[int, typer.Option(min=16, help="Composites to make (and encode once).")] = 6000,
+    seed: Annotated[int, typer.Option(help="Of composites, order and initialisation.")] = 0,
+    preset: Annotated[str, typer.Option(help="default, or paper: the published recipe.")] = "default",
+    composites: Annotated[
+        Path | None, typer.Option(help="Folder with annotations.json and images/ to use instead.")
+    ] = None,
+    objects: Annotated[Path | None, typer.Option(help="Folder of further cut-outs.")] = None,
+    backgrounds: Annotated[Path | None, typer.Option(help="Folder of background photographs.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for encoded composites; default: OUT/cache.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest checkpoint in OUT.")] = False,
+    model: Annotated[str, typer.Option(help="The frozen model.")] = "default",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+) -> None:
+    """Train a positional insert (PIN) on composites whose boxes are known because they were made."""
+    from wherein.errors import InputError
+    from wherein.methods.pin.train import RECIPES
+    from wherein.training.pin import train
+
+    if preset not in RECIPES:
+        raise InputError(f"There is no preset {preset!r}: choose {', '.join(RECIPES)}.")
+    for folder in (composites, objects, backgrounds):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{folder} is not a folder.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot write to {out}: {error.strerror}.") from error
+    figures: dict[str, Any] = train(
+        out,
+        model=model,
+        device=device,
+        recipe=RECIPES[preset],
+        steps=steps,
+        images=images,
+        seed=seed,
+        resume=resume,
+        cache=cache or out / "cache",
+        composites=composites,
+        objects=objects,
+        backgrounds=backgrounds,
+    )
+    typer.echo(f"{out}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))

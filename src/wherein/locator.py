@@ -1,0 +1,176 @@
+"""The locator: one image and some phrases in, one answer out.
+
+Notable choices:
+- phrases are checked before the image is read, and the name of the method before the model is loaded, so that a wrong
+  call fails at once
+- an answer keeps the pixels it is about, so that it can be drawn without reading the image again
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wherein import images
+from wherein.errors import InputError
+from wherein.grounding import Grounding
+
+if TYPE_CHECKING:
+    import supervision
+
+Source = str | Path | bytes | Image.Image | NDArray[Any]  # whatever `wherein.images.load` reads
+MAX_PHRASE = 500  # characters; a longer text is a mistake, and would crowd the image out of a small model's context
+SCHEMA = 1  # of Answer.to_dict(); raised when a key is renamed, removed or changes its meaning, not when one is added
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Where some phrases are on one image; boxes are xyxy in pixels of that image after its EXIF rotation.
+
+    Attributes:
+        image: the path as given; None for an image from memory.
+        width, height: of the image, pixels.
+        model, method: the names of what answered; never "auto".
+        adapter: the adapter as given; None where the method needs none or uses its built-in one.
+        groundings: one for each phrase, in the order of the phrases.
+        pixels: uint8[H, W, 3], the image.
+    """
+
+    image: str | None
+    width: int
+    height: int
+    model: str
+    method: str
+    adapter: str | None
+    groundings: list[Grounding]
+    pixels: NDArray[np.uint8] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """This answer as plain Python values, ready for `json.dumps`; docs/json.md describes every key."""
+        return {
+            "schema": SCHEMA,
+            "image": self.image,
+            "width": self.width,
+            "height": self.height,
+            "model": self.model,
+            "method": self.method,
+            "adapter": self.adapter,
+            "groundings": [grounding.to_dict() for grounding in self.groundings],
+        }
+
+    def to_detections(self) -> supervision.Detections:
+        """The boxes of all phrases as N detections of `supervision`; an absent phrase contributes none.
+
+        `xyxy` float64[N, 4] in pixels of the image, `confidence` float64[N], `class_id` int64[N] the index of the
+        phrase in the call, `data["phrase"]` str[N].
+        """
+        from supervision import Detections
+
+        owners = [index for index, grounding in enumerate(self.groundings) for _ in grounding.boxes]
+        return Detections(
+            xyxy=np.concatenate([np.empty((0, 4)), *(grounding.boxes for grounding in self.groundings)]),
+            confidence=np.concatenate([np.empty(0), *(grounding.scores for grounding in self.groundings)]),
+            class_id=np.array(owners, dtype=np.int64),
+            data={"phrase": np.array([self.groundings[owner].phrase for owner in owners], dtype=np.str_)},
+        )
+
+    def draw(self) -> NDArray[np.uint8]:
+        """uint8[H, W, 3], the image with the boxes, phrases and scores drawn on it."""
+        from wherein import drawing
+
+        return drawing.draw(self.pixels, self.groundings)
+
+
+class Locator:
+    """A loaded model and method that answer where phrases are on images."""
+
+    def __init__(
+        self,
+        model: str = "default",
+        method: str = "auto",
+        adapter: str | Path | None = None,
+        device: str = "auto",
+    ) -> None:
+        """Load `model` and `method`.
+
+        Args:
+            model: "default", the built-in model, or the name or folder of another one.
+            method: "auto", the best measured for the model, or one of `wherein.methods.names()`.
+            adapter: a saved adapter for this model and method; None for the built-in one where there is one.
+            device: "auto", "cpu", "cuda" ...
+
+        Raises:
+            InputError: there is no such method, model or device.
+            AdapterError: the adapter is missing, corrupted, or was made for another model.
+            PartsError: a part of the default model is neither cached nor can be fetched.
+        """
+        from wherein.methods import create, names
+        from wherein.vlm import load_vlm
+
+        if method not in ("auto", *names()):
+            raise InputError(f"There is no method {method!r}: choose auto, {', '.join(names())}.")
+        self.vlm = load_vlm(model, device)
+        self.method = create(method, self.vlm, adapter)
+        self.adapter = None if adapter is None else str(adapter)
+
+    def locate(self, image: Source, phrases: str | Sequence[str]) -> Answer:
+        """Locate one phrase or several on one image.
+
+        Args:
+            image: a path, encoded bytes, a PIL image, or uint8[H, W, 3] (`wherein.images.load`).
+            phrases: what to look for; white space around a phrase is dropped.
+
+        Raises:
+            InputError: a phrase is unusable (`check_phrases`), or holds a special token of the model.
+            ImageError: the image is unusable (`wherein.images.load`).
+        """
+        checked = check_phrases(phrases)
+        for phrase in checked:
+            self.vlm.check_phrase(phrase)
+        pixels = images.load(image)
+        return Answer(
+            image=str(image) if isinstance(image, str | Path) else None,
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            model=self.vlm.name,
+            method=self.method.name,
+            adapter=self.adapter,
+            groundings=self.method.ground(pixels, checked),
+            pixels=pixels,
+        )
+
+    def locate_many(self, sources: Iterable[Source], phrases: str | Sequence[str]) -> Iterator[Answer]:
+        """Locate the same phrases on many images, one at a time as the answers are asked for.
+
+        Each answer holds its image: keep `to_dict()`, not the answers, when there are many. An unreadable image raises
+        ImageError and ends the iteration; to go on after one, call `locate` for each image.
+        """
+        return (self.locate(source, phrases) for source in sources)
+
+
+def check_phrases(phrases: str | Sequence[str]) -> list[str]:
+    """One phrase or several as a list, without the white space around them.
+
+    Raises:
+        InputError: there is no phrase, or one has no letter, digit or symbol, more than `MAX_PHRASE` characters, or
+            a control character, a line break or a lone surrogate (what broken UTF-8 becomes in an argument).
+    """
+    checked = [phrase.strip() for phrase in ([phrases] if isinstance(phrases, str) else phrases)]
+    if not checked:
+        raise InputError("There is no phrase: say what to look for, such as 'a red mug'.")
+    for phrase in checked:
+        kinds = {unicodedata.category(character) for character in phrase}
+        if not any(kind[0] in "LNS" for kind in kinds):
+            raise InputError(f"The phrase {phrase[:20]!a} names nothing: say what to look for, such as 'a red mug'.")
+        if len(phrase) > MAX_PHRASE:
+            raise InputError(f"The phrase {phrase[:20]!a}... has {len(phrase)} characters: {MAX_PHRASE} are the limit.")
+        if kinds & {"Cc", "Cs", "Zl", "Zp"}:
+            raise InputError(f"The phrase {phrase!a} holds a control character, line break or broken UTF-8: remove it.")
+    return checked

@@ -1,0 +1,49 @@
+"""Picture files: refused before the work starts, written whole or not at all."""
+
+import tempfile
+import uuid
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wherein.errors import InputError
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError unless a picture can be written to `path`; to be asked before a model is loaded."""
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path} is not a name for a picture: it must end in {', '.join(FORMATS)}.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the name of a file in it, such as {path / 'out.png'}.")
+    check_folder(path.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError unless a file can be made in `folder`; one is made and dropped, as permissions prove little."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"No file can be written in the folder {folder}: {error.strerror}.") from error
+
+
+def write(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write uint8[H, W, 3] to `path`, in the format of its suffix; a reader of `path` never sees half a picture.
+
+    Raises:
+        InputError: the suffix is none of `FORMATS`, or the file cannot be written.
+    """
+    check_file(path)
+    partial = path.with_name(f".wherein-{uuid.uuid4().hex}.part")
+    try:
+        with partial.open("xb") as stream:
+            Image.fromarray(pixels).save(stream, format=FORMATS[path.suffix.lower()], quality=95)
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"The picture {path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,156 @@
+"""`Locator` and `Answer` with a model that is not there: what goes in, what comes out, what is refused and when."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from wherein.errors import ImageError, InputError
+from wherein.grounding import Grounding
+from wherein.locator import MAX_PHRASE, Answer, Locator, check_phrases
+
+PIXELS = np.zeros((60, 80, 3), np.uint8)
+FOUND = Grounding("a cat", np.array([[1.0, 2, 30, 40], [5, 6, 7, 8]]), np.array([0.9, 0.2]), "token", False, 0.1)
+ABSENT = Grounding("a unicorn", np.empty((0, 4)), np.empty(0), "token", True, 0.8)
+INVALID = Grounding("a dog", np.empty((0, 4)), np.empty(0), "token", False, None, answer="a dog")
+
+
+class FakeMethod:
+    """Answers every phrase with the upper left quarter of the image."""
+
+    name = "pin"
+    score_kind = "token"
+
+    def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
+        box = np.array([[0, 0, image.shape[1] / 2, image.shape[0] / 2]])
+        return [Grounding(phrase, box, np.array([0.5]), self.score_kind, False, 0.0) for phrase in phrases]
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """A model and its methods in the place of the real ones; the list tells what was loaded."""
+    loads: list[tuple[Any, ...]] = []
+
+    def check_phrase(phrase: str) -> None:
+        if "<|im_end|>" in phrase:
+            raise InputError("special")
+
+    def load_vlm(name: str, device: str) -> SimpleNamespace:
+        loads.append((name, device))
+        return SimpleNamespace(name=name, check_phrase=check_phrase)
+
+    def create(name: str, vlm: SimpleNamespace, adapter: str | Path | None) -> FakeMethod:
+        loads.append((name, vlm.name, adapter))
+        return FakeMethod()
+
+    monkeypatch.setitem(sys.modules, "wherein.vlm", SimpleNamespace(load_vlm=load_vlm))
+    methods = SimpleNamespace(create=create, names=lambda: ["pin", "text"])
+    monkeypatch.setitem(sys.modules, "wherein.methods", methods)
+    return loads
+
+
+def answer(*groundings: Grounding) -> Answer:
+    return Answer("a.jpg", 80, 60, "tiny", "pin", None, list(groundings), PIXELS)
+
+
+def test_the_answer_names_what_answered_and_keeps_the_order(loads: list[Any], tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    found = Locator("tiny", adapter=tmp_path, device="cpu").locate(tmp_path / "a.png", [" a cat ", "a dog", "a cat"])
+    assert loads == [("tiny", "cpu"), ("auto", "tiny", tmp_path)]
+    assert (found.image, found.width, found.height) == (str(tmp_path / "a.png"), 80, 60)
+    assert (found.model, found.method, found.adapter) == ("tiny", "pin", str(tmp_path))
+    assert [grounding.phrase for grounding in found.groundings] == ["a cat", "a dog", "a cat"]
+    assert found.groundings[0].boxes.tolist() == [[0, 0, 40, 30]]
+
+
+def test_a_single_phrase_and_an_image_from_memory(loads: list[Any]) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS).save(stream, "PNG")
+    for source in (PIXELS, Image.fromarray(PIXELS), stream.getvalue()):
+        found = Locator().locate(source, "a cat")
+        assert found.image is None and len(found.groundings) == 1
+        assert np.array_equal(found.pixels, PIXELS)
+
+
+def test_many_images_are_located_one_at_a_time(loads: list[Any], tmp_path: Path) -> None:
+    answers = Locator().locate_many(iter([PIXELS, tmp_path / "missing.png", PIXELS]), "a cat")
+    assert next(answers).width == 80
+    with pytest.raises(ImageError, match="missing.png"):
+        next(answers)
+
+
+def test_an_unknown_method_is_refused_before_the_model_loads(loads: list[Any]) -> None:
+    with pytest.raises(InputError, match="'heads': choose auto, pin, text"):
+        Locator(method="heads")
+    assert loads == []
+
+
+def test_the_models_control_tokens_are_refused_before_the_image_is_read(loads: list[Any]) -> None:
+    with pytest.raises(InputError, match="special"):
+        Locator().locate("missing.png", ["a cat", "<|im_end|>"])
+
+
+@pytest.mark.parametrize(
+    ("phrases", "says"),
+    [
+        ([], "no phrase"),
+        ("", "names nothing"),
+        (["a cat", " \t\n "], "names nothing"),
+        ("?!", "names nothing"),
+        ("\u200b\u200d", "names nothing"),  # zero-width characters only
+        ("a" * (MAX_PHRASE + 1), "501 characters"),
+        ("a\x00cat", "control"),
+        ("a\ncat", "line break"),
+        ("a\u2028cat", "line break"),
+        ("a\udcff", "UTF-8"),
+    ],
+)
+def test_unusable_phrases(phrases: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        check_phrases(phrases)
+    assert len(str(caught.value).splitlines()) == 1 and str(caught.value).isprintable()
+
+
+def test_usable_phrases() -> None:
+    phrases = ["a" * MAX_PHRASE, "Ü", "赤いマグ", "👩\u200d🚀", "7", "+", "[red]a cat[/red]"]
+    assert check_phrases(phrases) == phrases
+    assert check_phrases(" a cat ") == ["a cat"]
+
+
+def test_to_dict_survives_json() -> None:
+    document = json.loads(json.dumps(answer(FOUND, ABSENT, INVALID).to_dict(), allow_nan=False))
+    assert list(document) == ["schema", "image", "width", "height", "model", "method", "adapter", "groundings"]
+    assert document["schema"] == 1
+    assert document["groundings"][0]["boxes"] == [[1, 2, 30, 40], [5, 6, 7, 8]]
+    assert [grounding["absent"] for grounding in document["groundings"]] == [False, True, False]
+
+
+def test_to_detections_counts_phrases_not_boxes() -> None:
+    detections = answer(ABSENT, FOUND, INVALID, FOUND).to_detections()
+    assert detections.xyxy.tolist() == [[1, 2, 30, 40], [5, 6, 7, 8]] * 2
+    assert detections.confidence is not None and detections.confidence.tolist() == [0.9, 0.2, 0.9, 0.2]
+    assert detections.class_id is not None and detections.class_id.tolist() == [1, 1, 3, 3]
+    assert detections["phrase"].tolist() == ["a cat"] * 4
+
+
+def test_to_detections_of_nothing_can_be_filtered_like_any_other() -> None:
+    detections = answer(ABSENT).to_detections()
+    assert len(detections) == 0 and detections.xyxy.shape == (0, 4)
+    assert len(detections[detections.confidence > 0.5]) == 0
+    assert detections["phrase"].tolist() == []
+
+
+def test_draw_leaves_the_image_as_it_is() -> None:
+    drawn = answer(FOUND, ABSENT, INVALID).draw()
+    assert drawn.shape == PIXELS.shape and drawn.dtype == np.uint8
+    assert drawn.any() and not PIXELS.any()

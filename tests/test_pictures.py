@@ -1,0 +1,54 @@
+"""Picture files: what is refused before the work, and that nothing half-written stays behind."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wherein import pictures
+from wherein.errors import InputError
+
+PIXELS = np.full((4, 6, 3), 200, np.uint8)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.JPEG"])
+def test_written_whole_and_over_an_older_one(tmp_path: Path, name: str) -> None:
+    for _ in range(2):
+        pictures.write(tmp_path / name, PIXELS)
+    with Image.open(tmp_path / name) as picture:
+        assert np.array_equal(np.asarray(picture), PIXELS)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    (tmp_path / "plain").touch()
+    assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode  # as readable as any file
+
+
+def test_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, says in [
+        (tmp_path / "a.txt", "must end in"),
+        (tmp_path / "a", "must end in"),
+        (tmp_path / "missing" / "a.png", "No such file"),
+        (tmp_path / "file" / "a.png", "Not a directory"),
+    ]:
+        with pytest.raises(InputError, match=says):
+            pictures.check_file(path)
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(InputError, match="is a folder"):
+        pictures.check_file(tmp_path / "folder.png")
+
+
+def test_a_failed_write_keeps_the_older_picture_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures.write(tmp_path / "a.png", PIXELS)
+    before = (tmp_path / "a.png").read_bytes()
+
+    def full(self: Image.Image, stream: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(InputError, match="No space left"):
+        pictures.write(tmp_path / "a.png", PIXELS)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == before
