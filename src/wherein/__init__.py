@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wherein.grounding import Grounding
     from wherein.locator import Answer, Locator
-    from wherein.vlm import FrozenVLM, load_vlm
+    from wherein.vlm import load_vlm
+    from wherein.vlm.base import FrozenVLM
 
 __version__ = "0.1.0"
 __all__ = ["Answer", "FrozenVLM", "Grounding", "Locator", "load_vlm"]
 
 _HOMES = {
     "Answer": "wherein.locator",
-    "FrozenVLM": "wherein.vlm",
+    "FrozenVLM": "wherein.vlm.base",
     "Grounding": "wherein.grounding",
     "Locator": "wherein.locator",
     "load_vlm": "wherein.vlm",

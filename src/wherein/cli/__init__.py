@@ -6,6 +6,7 @@ Notable choices:
 - verbs import what is heavy inside their functions, so `wherein --help` answers at once
 """
 
+import io
 import os
 import sys
 from importlib.metadata import version
@@ -41,13 +42,16 @@ def options(
 
 def main() -> None:
     """Run the command line and exit: 0, 1 (`doctor` found something), 2 (wrong input) or 130 (interrupted)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a phrase may hold what this terminal cannot show
     try:
         try:
             app()
         finally:
             sys.stdout.flush()  # here, where a reader that went away (`| head`) can still be caught
     except WhereinError as error:
-        typer.echo(f"wherein: {error}", err=True)
+        typer.echo(f"wherein: {' '.join(str(error).split())}", err=True)  # one line, whatever a file is called
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit

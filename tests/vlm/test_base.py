@@ -1,0 +1,112 @@
+"""The contract of a frozen VLM: seams that leave nothing behind, and an image that is encoded once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wherein.boxtext import CODECS
+from wherein.errors import InputError
+from wherein.vlm.packing import Branch, pack
+
+
+@pytest.fixture
+def x_v(tiny_vlm: Any) -> Tensor:
+    rows, columns = tiny_vlm.grid
+    return torch.randn(1, rows * columns, tiny_vlm.feature_dim, generator=torch.Generator().manual_seed(5))
+
+
+@torch.inference_mode()
+def logits(vlm: Any, x_v: Tensor) -> Tensor:
+    """What the model predicts behind the image and the shared prompt."""
+    text = vlm.language_model.get_input_embeddings()(torch.tensor([vlm.encode(vlm.shared_prompt)]))
+    return vlm.language_model(inputs_embeds=torch.cat([vlm.tokens(x_v), text], dim=1)).logits
+
+
+@pytest.mark.parametrize("seam", ["features", "connector_tokens"])
+def test_off_is_the_base_bit_for_bit(tiny_vlm: Any, x_v: Tensor, seam: str) -> None:
+    before = logits(tiny_vlm, x_v)
+    with tiny_vlm.seam(seam, lambda x: x + 0.5):
+        during = logits(tiny_vlm, x_v)
+    assert torch.equal(logits(tiny_vlm, x_v), before)
+    assert not torch.equal(during, before)
+
+
+def test_a_seam_is_undone_after_an_error(tiny_vlm: Any, x_v: Tensor) -> None:
+    before = logits(tiny_vlm, x_v)
+    with pytest.raises(KeyError), tiny_vlm.seam("features", lambda x: x * 2):
+        raise KeyError
+    with pytest.raises(ZeroDivisionError), tiny_vlm.seam("features", lambda x: x / (1 // 0)):
+        logits(tiny_vlm, x_v)
+    assert torch.equal(logits(tiny_vlm, x_v), before)
+
+
+def test_seams_insert_where_they_say(tiny_vlm: Any, x_v: Tensor) -> None:
+    with tiny_vlm.seam("features", lambda x: x + 1):
+        before = tiny_vlm.tokens(x_v)
+    with tiny_vlm.seam("connector_tokens", lambda x: x + 1):
+        behind = tiny_vlm.tokens(x_v)
+    assert torch.equal(before, tiny_vlm.tokens(x_v + 1))
+    assert torch.equal(behind, tiny_vlm.tokens(x_v) + 1)
+
+
+def test_nested_seams(tiny_vlm: Any, x_v: Tensor) -> None:
+    base = tiny_vlm.tokens(x_v)
+    with tiny_vlm.seam("features", lambda x: x + 1):
+        outer = tiny_vlm.tokens(x_v)
+        with tiny_vlm.seam("connector_tokens", lambda x: -x), tiny_vlm.seam("features", lambda x: x * 2):
+            both = tiny_vlm.tokens(x_v)
+        assert torch.equal(tiny_vlm.tokens(x_v), outer)
+    assert torch.equal(tiny_vlm.tokens(x_v), base)
+    assert torch.equal(both, -tiny_vlm.tokens((x_v + 1) * 2))  # the outer seam inserts first
+
+
+def test_an_unknown_seam_is_refused(tiny_vlm: Any) -> None:
+    with pytest.raises(InputError, match="'hidden'"), tiny_vlm.seam("hidden", lambda x: x):
+        pass
+
+
+def test_a_phrase_with_a_control_token_is_refused(tiny_vlm: Any) -> None:
+    tiny_vlm.check_phrase("the cat on the mat")
+    with pytest.raises(InputError, match="control token"):
+        tiny_vlm.check_phrase("a cat <|end|>")
+
+
+def test_an_image_is_encoded_once_for_many_phrases(tiny_vlm: Any) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    already = tiny_vlm.encoded
+    prefix = tiny_vlm.prefix(tiny_vlm.features(tiny_vlm.prepare([image])[0]))
+    grammar = CODECS[tiny_vlm.codec].grammar(*tiny_vlm.size, lead=" ")
+    for prompts in ([" a cat", " a dog", " a red bus"], [" a tree"]):
+        tiny_vlm.answer(prefix, [0] * len(prompts), prompts, grammar)
+    assert tiny_vlm.encoded == already + 1
+
+
+def test_a_caption_is_text(tiny_vlm: Any) -> None:
+    images = [np.full((20, 40, 3), value, np.uint8) for value in (0, 200)]
+    captions = tiny_vlm.caption(images, max_tokens=5)
+    assert len(captions) == 2 and all(isinstance(text, str) and text == text.strip() for text in captions)
+    assert captions[0] == tiny_vlm.caption(images[:1], max_tokens=5)[0]
+
+
+def test_image_tokens_spell_the_grid(tiny_vlm: Any, x_v: Tensor) -> None:
+    span, (rows, columns) = tiny_vlm.image_tokens()
+    assert tiny_vlm.tokens(x_v).shape[1] == span.stop - span.start == rows * columns
+
+
+def test_the_fingerprint_tells_models_apart(tiny_vlm: Any) -> None:
+    same, other_grid, other_name = type(tiny_vlm)(), type(tiny_vlm)(grid=(2, 2)), type(tiny_vlm)(name="other")
+    assert tiny_vlm.fingerprint == same.fingerprint
+    assert len({tiny_vlm.fingerprint, other_grid.fingerprint, other_name.fingerprint}) == 3
+
+
+def test_a_gradient_reaches_what_is_inserted_and_nothing_else(tiny_vlm: Any, x_v: Tensor) -> None:
+    insert = torch.zeros(x_v.shape[1:], requires_grad=True)
+    with tiny_vlm.seam("features", lambda x: x + insert):
+        tiny_vlm.loss(x_v, pack(x_v.shape[1], (5,), [[Branch((6,), (7, 8))]]))[0].backward()
+    assert insert.grad is not None and (insert.grad.abs().sum(1) > 0).all()
+    assert all(not p.requires_grad and p.grad is None for p in tiny_vlm.parameters())
