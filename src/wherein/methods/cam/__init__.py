@@ -1,0 +1,83 @@
+"""cam: the encoder's own class activation map (Zhou et al., 2016), the honest peer of everything unlocked.
+
+No training and no language: a phrase is matched to the nearest class names by word embeddings, their classifier rows
+give a map over the cells, and the largest component above a threshold gives the box. It needs an encoder with a
+classifier, so it works on the default VLM only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from wherein.errors import InputError
+from wherein.grounding import Grounding
+from wherein.methods.base import Method, refuse_adapter, register
+from wherein.phrases import head
+from wherein.vlm.base import FrozenVLM
+from wherein.vlm.default import DefaultVLM
+
+NEAREST = 5  # class names added up for a phrase that is no class or kind itself
+THRESHOLD = 0.3  # of the map's range
+UPSAMPLE = 8
+
+
+@register
+class Cam(Method):
+    """One box a phrase; the score is the largest class probability inside the image."""
+
+    name = "cam"
+    score_kind = "class_activation"
+
+    def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None) -> None:
+        refuse_adapter(self.name, adapter)
+        if not isinstance(vlm, DefaultVLM):
+            raise InputError(f"The method cam reads the default model's classifier; {vlm.name} has none.")
+        self.vlm = vlm
+        words = vlm.class_words
+        self._words = torch.nn.functional.normalize(words - words.mean(0), dim=1)
+
+    def classes(self, phrase: str) -> list[int]:
+        """The ImageNet classes a phrase stands for: its own name or kind where there is one, else the nearest names."""
+        name = head(phrase)
+        exact = [i for i, (own, kind) in enumerate(self.vlm.classes) if name in (own, kind)]
+        if exact:
+            return exact
+        query = self.vlm.words([name])[0] - self.vlm.class_words.mean(0)
+        return [int(i) for i in (self._words @ query).topk(NEAREST).indices]
+
+    @torch.inference_mode()
+    def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
+        """The largest component of each phrase's map (it is never absent)."""
+        pixels, (frame,) = self.vlm.prepare([image])
+        logits = self.vlm.class_logits(self.vlm.features(pixels))[0]  # [N, C]
+        likely = logits.mean(0).softmax(-1)
+        groundings = []
+        for phrase in phrases:
+            rows = self.classes(phrase)
+            heat = self._map(logits, likely, rows)
+            box = frame.to_image(_largest(heat)[None] * (frame.model_width / heat.shape[1]))
+            score = np.array([float(likely[rows].sum())])
+            groundings.append(Grounding(phrase, box, score, self.score_kind, False, None, heatmap=heat))
+        return groundings
+
+    def _map(self, logits: Tensor, likely: Tensor, rows: list[int]) -> NDArray[np.float32]:
+        """float32[R, C] map in 0..1: the rows' activations, weighted by how likely each class is in this image."""
+        weights = likely[rows] / likely[rows].sum()
+        grid = (logits[:, rows] * weights).sum(1).reshape(self.vlm.grid).cpu().numpy()
+        fine = ndimage.zoom(grid, UPSAMPLE, order=1, grid_mode=True, mode="nearest")
+        return ((fine - fine.min()) / max(float(np.ptp(fine)), 1e-6)).astype(np.float32)
+
+
+def _largest(heat: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Box float64[4], in map cells, of the largest component of the map above the threshold."""
+    labels, _ = ndimage.label(heat >= THRESHOLD * heat.max())  # a map without any relief is one component
+    biggest = int(np.bincount(labels.ravel())[1:].argmax()) + 1
+    rows, columns = np.nonzero(labels == biggest)
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], dtype=np.float64)

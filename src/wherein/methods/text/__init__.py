@@ -1,0 +1,43 @@
+"""text: ask the untouched VLM for a box and read what it writes. What every other method is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wherein.boxtext import CODECS
+from wherein.grounding import Grounding
+from wherein.methods.base import Method, refuse_adapter, register
+from wherein.phrases import noun_phrase
+from wherein.vlm.base import FrozenVLM
+
+MAX_TOKENS = 24
+
+
+@register
+class Text(Method):
+    """One box a phrase, if the model writes one; free decoding, so an answer may be invalid (no box, not absent)."""
+
+    name = "text"
+    score_kind = "none"
+
+    def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None) -> None:
+        refuse_adapter(self.name, adapter)
+        self.vlm = vlm
+
+    def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
+        """Ask once for each phrase; the first bracket of four numbers is the box, in the model's codec."""
+        pixels, (frame,) = self.vlm.prepare([image])
+        x_v = self.vlm.features(pixels)
+        groundings = []
+        for phrase in phrases:
+            prompt = self.vlm.locate_prompt.format(phrase=noun_phrase(phrase))
+            (answer,) = self.vlm.continue_text(x_v, prompt, MAX_TOKENS)
+            box = CODECS[self.vlm.codec].decode(answer, frame.model_width, frame.model_height)
+            boxes = np.empty((0, 4)) if box is None else frame.to_image(box[None])
+            scores = np.ones(len(boxes))
+            groundings.append(Grounding(phrase, boxes, scores, self.score_kind, False, None, answer=answer))
+        return groundings

@@ -1,0 +1,83 @@
+"""Encoded composites on disk: the frozen encoder runs once an image, a training step reads features only.
+
+A store is a folder of shards named by what made them (seed, composition, model), so that a store is never mistaken for
+another; a shard is written in one step, so an interrupted build goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from wherein.vlm.base import FrozenVLM
+
+SHARD, CHUNK = 128, 16
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An image uint8[H, W, 3] and its objects: (phrase, box float64[4] in pixels of the image)."""
+
+    image: NDArray[np.uint8]
+    objects: tuple[tuple[str, NDArray[np.float64]], ...]
+
+
+Source = Callable[[int], Labelled]
+
+
+class FeatureStore:
+    """`count` labelled images from `source(i)`, encoded by `vlm`; boxes are kept in model pixels."""
+
+    def __init__(self, folder: Path, vlm: FrozenVLM, source: Source, count: int, settings: dict[str, Any]) -> None:
+        key = json.dumps({**settings, "model": vlm.name, "size": vlm.size, "shard": SHARD}, sort_keys=True, default=str)
+        self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:12]
+        self.vlm, self.source, self.count = vlm, source, count
+        self.objects: list[list[tuple[str, NDArray[np.float64]]]] = []
+        self._shards: list[Any] = []
+
+    def build(self) -> FeatureStore:
+        """Encode what is missing (progress bar on stderr) and open every shard."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shards = [range(i, min(i + SHARD, self.count)) for i in range(0, self.count, SHARD)]
+        missing = [shard for shard in shards if not self._path(shard).exists()]
+        for indices in track(missing, "encoding composites", console=Console(stderr=True), disable=not missing):
+            self._write(self._path(indices), indices)
+        for indices in shards:
+            shard = safe_open(self._path(indices), framework="pt")
+            facts = json.loads(shard.metadata()["objects"])  # type: ignore[no-untyped-call]
+            self.objects += [[(name, np.array(box)) for name, box in image] for image in facts]
+            self._shards.append(shard.get_slice("x_v"))  # type: ignore[no-untyped-call]
+        return self
+
+    def features(self, indices: list[int]) -> Tensor:
+        """x_v bfloat16[B, N, D_v] of some images."""
+        return torch.stack([self._shards[i // SHARD][i % SHARD] for i in indices])
+
+    def _path(self, indices: range) -> Path:
+        """A shard is named by what it holds, so that a small store's short last one never stands for a full one."""
+        return self.folder / f"{indices.start:07d}-{indices.stop:07d}.safetensors"
+
+    def _write(self, path: Path, indices: range) -> None:
+        tensors, facts = [], []
+        for start in range(indices.start, indices.stop, CHUNK):
+            images = [self.source(i) for i in range(start, min(start + CHUNK, indices.stop))]
+            pixels, frames = self.vlm.prepare([image.image for image in images])
+            tensors.append(self.vlm.features(pixels).to(torch.bfloat16).cpu())
+            for image, frame in zip(images, frames, strict=True):
+                facts.append([(name, frame.to_model(box[None])[0].tolist()) for name, box in image.objects])
+        temporary = path.with_suffix(".tmp")
+        save_file({"x_v": torch.cat(tensors)}, temporary, metadata={"objects": json.dumps(facts)})
+        temporary.replace(path)

@@ -1,0 +1,163 @@
+"""One trainer for every method: Adam, a schedule, checkpoints, resume, progress bar, TensorBoard.
+
+Step i sees the same data whenever it runs (a task draws from a generator seeded by the step), so a run that was killed
+and resumed goes through exactly the steps of an uninterrupted one. Checkpoints are safetensors, made in one rename.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wherein.errors import InputError
+
+KEPT = 2  # checkpoints
+CHECKPOINT = "checkpoint-"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast: steps, peak learning rate, linear warm-up, final share of the rate (1: constant), and how
+    often, in steps, held-out data is measured and a checkpoint written."""
+
+    steps: int
+    learning_rate: float = 1e-3
+    warmup: int = 20
+    final: float = 0.05
+    evaluate_every: int = 150
+    save_every: int = 50
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step: linear warm-up, then a cosine down to `final`."""
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return (
+            self.learning_rate * min(1.0, (step + 1) / max(self.warmup, 1)) * (self.final + (1 - self.final) * cosine)
+        )
+
+
+class Task(Protocol):
+    """What a method brings to be trained."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The trainable part."""
+
+    def loss(self, step: int, steps: int) -> Tensor:
+        """The loss of step `step`, with gradients to `module`; a function of the step and of the weights only."""
+
+    def evaluate(self, step: int, folder: Path) -> dict[str, float]:
+        """Figures on held-out data; pictures worth a look go into `folder`."""
+
+
+def fit(task: Task, config: TrainConfig, out: Path, resume: bool = False) -> dict[str, float]:
+    """Train `task.module`; returns the last figures, among them `loss`, the mean of the last 50 steps.
+
+    Raises InputError when `out` holds an unfinished run and `resume` is not set, or a run of other settings.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    parameters = dict(task.module.named_parameters())
+    optimiser = torch.optim.Adam(parameters.values(), lr=config.learning_rate)
+    out.mkdir(parents=True, exist_ok=True)
+    first, recent = _restore(task.module, optimiser, config, out, resume)
+    figures: dict[str, float] = {}
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with bar, SummaryWriter(str(out / "tensorboard"), purge_step=first) as writer:
+        line = bar.add_task("training", total=config.steps, completed=first)
+        for step in range(first, config.steps):
+            recent = [*recent[-49:], _step(task, optimiser, config, step)]
+            done, mean = step + 1, sum(recent) / len(recent)
+            writer.add_scalar("loss", recent[-1], step)
+            if done % config.evaluate_every == 0 or done == config.steps:
+                figures = task.evaluate(done, out / "pictures")
+                for name, value in figures.items():
+                    writer.add_scalar(name, value, done)
+                _log(out, {"step": done, "loss": round(mean, 4), **figures})
+            if done % config.save_every == 0 or done == config.steps:
+                _save(task.module, optimiser, config, out, done, recent)
+            shown = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
+            bar.update(line, completed=done, description=f"loss {mean:.3f} {shown}")
+    return {"loss": sum(recent) / len(recent), **figures}
+
+
+def _step(task: Task, optimiser: torch.optim.Adam, config: TrainConfig, step: int) -> float:
+    """One update; returns the loss."""
+    for group in optimiser.param_groups:
+        group["lr"] = config.rate(step)
+    loss = task.loss(step, config.steps)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(task.module.parameters(), 1.0)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return float(loss.detach())
+
+
+def _log(out: Path, row: Mapping[str, float]) -> None:
+    """Append a row to log.jsonl and show it above the bar."""
+    with (out / "log.jsonl").open("a") as stream:
+        stream.write(json.dumps(row) + "\n")
+
+
+def _save(
+    module: nn.Module, optimiser: torch.optim.Adam, config: TrainConfig, out: Path, step: int, recent: list[float]
+) -> None:
+    """Write checkpoint-<step> and drop all but the newest."""
+    tensors = {f"module.{name}": p.detach() for name, p in module.named_parameters()}
+    for name, p in module.named_parameters():
+        for key, value in optimiser.state[p].items():
+            tensors[f"adam.{key}.{name}"] = torch.as_tensor(value)
+    target, temporary = out / f"{CHECKPOINT}{step:07d}", out / ".checkpoint"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / "state.safetensors")
+    (temporary / "state.json").write_text(json.dumps({"step": step, "recent": recent, "config": asdict(config)}))
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    for old in checkpoints(out)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(out.glob(f"{CHECKPOINT}*"))
+
+
+def _restore(
+    module: nn.Module, optimiser: torch.optim.Adam, config: TrainConfig, out: Path, resume: bool
+) -> tuple[int, list[float]]:
+    """Load the newest checkpoint if there is one; (steps done, recent losses)."""
+    found = checkpoints(out)
+    if not found:
+        return 0, []
+    if not resume:
+        raise InputError(f"{out} holds {found[-1].name}: add --resume to go on with it, or choose another --out.")
+    state = json.loads((found[-1] / "state.json").read_text())
+    if state["config"] != asdict(config):
+        raise InputError(
+            f"{found[-1]} was made with {state['config']}, not {asdict(config)}: resume with the same settings."
+        )
+    tensors = load_file(found[-1] / "state.safetensors")
+    with torch.no_grad():
+        for name, p in module.named_parameters():
+            p.copy_(tensors[f"module.{name}"])
+            moments = {key: tensors[f"adam.{key}.{name}"].clone().to(p.device) for key in ("exp_avg", "exp_avg_sq")}
+            optimiser.state[p] = {"step": tensors[f"adam.step.{name}"].clone(), **moments}  # Adam counts on the CPU
+    return int(state["step"]), list(state["recent"])

@@ -1,0 +1,38 @@
+"""A PIN for the tiny model, and an image that is neither square nor of the model's size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from wherein.methods import adapter
+from wherein.methods.pin import PinConfig, PositionalInsert
+
+
+@pytest.fixture
+def image() -> NDArray[np.uint8]:
+    """uint8[90, 70, 3]: noise with a bright patch."""
+    pixels = np.random.default_rng(3).integers(0, 120, (90, 70, 3), np.uint8)
+    pixels[10:40, 30:60] = (250, 200, 40)
+    return pixels
+
+
+@pytest.fixture
+def save_pin(tiny_vlm: Any, tmp_path: Path) -> Callable[..., Path]:
+    """Save an insert that is not zero for the tiny model, with any settings; returns its folder."""
+
+    def save(**settings: Any) -> Path:
+        config = PinConfig(*tiny_vlm.grid, tiny_vlm.feature_dim, **settings)
+        torch.manual_seed(0)
+        module = PositionalInsert(config)
+        torch.nn.init.normal_(module.layers[-1].weight, std=0.1)
+        folder = tmp_path / "pin"
+        return adapter.save(folder, "pin", tiny_vlm, config.to_dict(), module.state_dict(), "# A PIN for tests\n")
+
+    return save

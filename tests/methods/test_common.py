@@ -1,0 +1,83 @@
+"""What every method must do, on one model each can work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from wherein import methods
+from wherein.errors import AdapterError, InputError
+from wherein.methods import Method
+
+PHRASES = ["the dog", "a red mug", "dog"]
+OTHER_MODEL = {"cam"}  # reads the built-in model's classifier
+
+
+@pytest.fixture(params=methods.names())
+def method(request: pytest.FixtureRequest, tiny_vlm: Any, save_pin: Callable[..., Path]) -> Method:
+    if request.param in OTHER_MODEL:
+        return methods.create(request.param, request.getfixturevalue("default_vlm"))
+    return methods.create(request.param, tiny_vlm, save_pin(codec="00-99") if request.param == "pin" else None)
+
+
+@pytest.mark.parametrize("absent", [True, False])
+def test_one_grounding_a_phrase_in_pixels_of_the_image(method: Method, image: NDArray[np.uint8], absent: bool) -> None:
+    height, width = image.shape[:2]
+    groundings = method.ground(image, PHRASES, absent=absent)
+    assert [grounding.phrase for grounding in groundings] == PHRASES
+    for grounding in groundings:
+        assert grounding.score_kind == method.score_kind
+        assert len(grounding.boxes) <= 1
+        assert not (grounding.absent and len(grounding.boxes))
+        for x0, y0, x1, y1 in grounding.boxes:
+            assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+        assert grounding.absent_probability is None or 0 <= grounding.absent_probability <= 1
+        assert grounding.to_dict()["phrase"] == grounding.phrase
+    if not absent:
+        assert not any(grounding.absent for grounding in groundings)
+
+
+def test_the_same_image_gives_the_same_answer_and_is_left_alone(method: Method, image: NDArray[np.uint8]) -> None:
+    kept = image.copy()
+    first, second = (method.ground(image, PHRASES) for _ in range(2))
+    assert [grounding.to_dict() for grounding in first] == [grounding.to_dict() for grounding in second]
+    assert (image == kept).all()
+
+
+def test_boxes_scale_with_the_image(method: Method, image: NDArray[np.uint8]) -> None:
+    """A constant image has no detail that resizing could change: twice the size, twice the box."""
+    small, large = np.full((40, 60, 3), 90, np.uint8), np.full((80, 120, 3), 90, np.uint8)
+    for a, b in zip(method.ground(small, PHRASES), method.ground(large, PHRASES), strict=True):
+        np.testing.assert_allclose(a.boxes * 2, b.boxes)
+
+
+def test_names_are_known_and_auto_is_the_model_s_best(tiny_vlm: Any) -> None:
+    assert {"pin", "text", "cam", "centre"} <= set(methods.names()) and methods.names() == sorted(methods.names())
+    assert methods.create("auto", tiny_vlm).name == tiny_vlm.best_method
+
+
+def test_an_unknown_name_is_refused(tiny_vlm: Any) -> None:
+    with pytest.raises(InputError, match=r"'psychic'.*auto.*centre"):
+        methods.create("psychic", tiny_vlm)
+
+
+@pytest.mark.parametrize("name", sorted(set(methods.names()) - {"pin"}))
+def test_an_adapter_is_refused_by_a_method_that_has_none(tiny_vlm: Any, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="leave it out"):
+        methods.create(name, tiny_vlm, tmp_path)
+
+
+def test_an_adapter_that_is_not_there(tiny_vlm: Any, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="No adapter"):
+        methods.create("pin", tiny_vlm, tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_MODEL))
+def test_a_method_refuses_a_model_it_cannot_read(tiny_vlm: Any, name: str) -> None:
+    with pytest.raises(InputError, match="default model"):
+        methods.create(name, tiny_vlm)
