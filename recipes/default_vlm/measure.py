@@ -1,0 +1,80 @@
+"""Is the caption model good enough to be unlocked? Two figures on fresh composites; the last line of stdout is JSON.
+
+captions: share of the pasted objects that the greedy caption names (whole name, or its last word).
+pointing: for composites of two or three objects, the share of objects in whose box the attention of the last token of
+" In the image is a <name>" peaks, for each of the language model's heads; the best single head counts. Heads are chosen
+on one half of the objects and measured on the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from typing import Any
+
+import numpy as np
+import torch
+
+from wherein.phrases import noun_phrase
+from wherein.synth import AUGMENTED, Backgrounds, ObjectBank, compose, is_held_out
+from wherein.vlm.default import DefaultVLM
+
+
+def named(name: str, caption: str) -> bool:
+    """The caption holds the name or its head noun as whole words."""
+    words = " ".join(re.findall(r"[a-z'-]+", caption.lower()))
+    return any(re.search(rf"\b{re.escape(text)}\b", words) for text in (name, name.split()[-1]))
+
+
+@torch.inference_mode()
+def pointing(vlm: DefaultVLM, x_v: torch.Tensor, objects: list[Any]) -> np.ndarray:
+    """bool[objects, layers, heads]: the head's peak cell centre lies in the object's box."""
+    rows, columns = vlm.grid
+    image, embed = vlm.tokens(x_v), vlm.language_model.get_input_embeddings()
+    hits = []
+    for thing in objects:
+        ids = torch.tensor([vlm.encode(f"{vlm.shared_prompt} {noun_phrase(thing.name)}")])
+        embeds = torch.cat([image, embed(ids).to(image.dtype)], dim=1)
+        attentions = vlm.language_model.get_decoder()(inputs_embeds=embeds, output_attentions=True).attentions
+        peak = torch.stack([a[0, :, -1, : rows * columns].float().argmax(-1) for a in attentions]).numpy()
+        x, y = (peak % columns + 0.5) / columns * vlm.size[0], (peak // columns + 0.5) / rows * vlm.size[1]
+        x0, y0, x1, y1 = thing.box
+        hits.append((x >= x0) & (x < x1) & (y >= y0) & (y < y1))
+    return np.array(hits)
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", help="measure these instead of the shipped weights")
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--backgrounds", help="folder of wallpapers; the shipped ones otherwise")
+    parser.add_argument("--seed", type=int, default=77)
+    args = parser.parse_args()
+    vlm = DefaultVLM(weights=args.weights)
+    bank, rng = ObjectBank.load(), np.random.default_rng(args.seed)
+    grounds = Backgrounds.from_folder(args.backgrounds) if args.backgrounds else Backgrounds.load()
+    figures: dict[str, Any] = {"images": args.images, "seed": args.seed}
+    for group, part in (("trained", bank.without(is_held_out)), ("held_out", bank.keep(lambda c: is_held_out(c.name)))):
+        made = [compose(grounds.sample(rng, vlm.size[0]), part, rng, AUGMENTED) for _ in range(args.images)]
+        x_v = torch.cat(
+            [vlm.features(vlm.prepare([c.image for c in made[i : i + 16]])[0]) for i in range(0, len(made), 16)]
+        )
+        texts = [t for i in range(0, len(made), 32) for t in vlm.continue_text(x_v[i : i + 32], vlm.caption_prompt, 40)]
+        found = [named(thing.name, text) for c, text in zip(made, texts, strict=True) for thing in c.objects]
+        figures[f"captions_{group}"] = round(float(np.mean(found)), 3)
+        print(group, [(texts[i], [t.name for t in made[i].objects]) for i in range(8)])
+        vlm.language_model.set_attn_implementation("eager")
+        several = [i for i, c in enumerate(made) if len(c.objects) > 1][: args.images // 3]
+        hits = np.concatenate([pointing(vlm, x_v[i : i + 1], made[i].objects) for i in several])
+        vlm.language_model.set_attn_implementation("sdpa")
+        best = np.unravel_index(hits[::2].mean(0).argmax(), hits.shape[1:])
+        figures[f"pointing_{group}"] = round(float(hits[1::2][:, best[0], best[1]].mean()), 3)
+        figures[f"best_head_{group}"] = [int(best[0]), int(best[1])]
+        figures[f"top_heads_{group}"] = [round(float(v), 3) for v in np.sort(hits.mean(0).ravel())[::-1][:5]]
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+#!/bin/sh
+# Rebuild the default VLM's own weights and the object bank from the registries: sh recipes/default_vlm/run.sh WORK
+set -eu
+work=${1:?usage: run.sh WORK}
+home=$(dirname "$0")
+python "$home/build_bank.py" --work "$work"
+python "$home/train_captions.py" --work "$work" --extra "$work/extra_bank" --backgrounds "$work/backgrounds" \
+    --out "$home/../../src/wherein/vlm/weights/default.safetensors"
+python "$home/measure.py" --backgrounds "$work/backgrounds"
