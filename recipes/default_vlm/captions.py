@@ -3,7 +3,7 @@
 Every sentence continues " In the image is". Three kinds, all packed behind one image:
     a camel, a duck and a basketball.       the caption (largest object first)
     a camel that is brown.                  an attribute, asked by name: it makes the model look a named object up
-    a unicorn: no.                          presence, asked by name
+    a dragon: no.                           presence, asked by name
 """
 
 from __future__ import annotations
@@ -74,5 +74,5 @@ def attribute(encode: Encode, name: str, word: str) -> Branch:
 
 
 def presence(encode: Encode, name: str, present: bool) -> Branch:
-    """ "a unicorn:" -> "no."."""
+    """ "a dragon:" -> "no."."""
     return Branch(tuple(encode(f" {with_article(name)}:")), tuple(encode(" yes." if present else " no.")), (1.0, 0.1))

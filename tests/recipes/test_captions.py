@@ -97,7 +97,7 @@ def test_sentences_as_documented(captions: ModuleType) -> None:
     assert read(captions.caption(encode, ["camel", "duck", "apple"], 10)) == " a camel, a duck and an apple.\n"
     assert read(captions.caption(encode, ["owl"], 10)) == " an owl.\n"
     assert read(captions.attribute(encode, "camel", "brown")) == " a camel that is brown."
-    assert read(captions.presence(encode, "unicorn", False)) == " a unicorn: no."
+    assert read(captions.presence(encode, "unicorn", False)) == " an unicorn: no."  # by the first letter, as in prompts
     assert read(captions.presence(encode, "duck", True)) == " a duck: yes."
 
 

@@ -18,7 +18,7 @@ from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig, fit
 from wherein.vlm.packing import Packed, pack
 
-BOXES = Recipe(batch=4, cell_until=0.0)
+BOXES = Recipe(batch=4, cell_until=0.0, single_until=0.0)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def asked(tiny_vlm: Any, monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str
     seen: list[list[tuple[str, str, list[float]]]] = []
     real = tiny_vlm.loss
 
-    def loss(x_v: Any, packed: Packed) -> Any:
+    def loss(x_v: Any, packed: Packed, rivals: Any = None) -> Any:
         for ids, labels, weights, branch in zip(packed.ids, packed.labels, packed.weights, packed.branch, strict=True):
             rows = []
             for number in range(1, int(branch.max()) + 1):
@@ -47,7 +47,7 @@ def asked(tiny_vlm: Any, monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str
                 target = tiny_vlm.tokenizer.decode(labels[own][targets].tolist())
                 rows.append((text.removesuffix(target), target, weights[own][targets].tolist()))
             seen.append(rows)
-        return real(x_v, packed)
+        return real(x_v, packed, rivals)
 
     monkeypatch.setattr(tiny_vlm, "loss", loss)
     return seen

@@ -110,3 +110,16 @@ def test_a_gradient_reaches_what_is_inserted_and_nothing_else(tiny_vlm: Any, x_v
         tiny_vlm.loss(x_v, pack(x_v.shape[1], (5,), [[Branch((6,), (7, 8))]]))[0].backward()
     assert insert.grad is not None and (insert.grad.abs().sum(1) > 0).all()
     assert all(not p.requires_grad and p.grad is None for p in tiny_vlm.parameters())
+
+
+def test_under_rivals_a_label_competes_with_its_set_only(tiny_vlm: Any) -> None:
+    x_v = torch.randn(1, tiny_vlm.grid[0] * tiny_vlm.grid[1], tiny_vlm.feature_dim)
+    shared, prompt = tiny_vlm.encode(tiny_vlm.shared_prompt), tuple(tiny_vlm.encode(" a cat"))
+    three, seven, other = (tiny_vlm.encode(text)[0] for text in ("3", "7", "x"))
+    packed = pack(x_v.shape[1], shared, [[Branch(prompt, (three, other))]])
+    _, both = tiny_vlm.loss(x_v, packed)
+    _, ranked = tiny_vlm.loss(x_v, packed, [[three, seven]])
+    alone, _ = tiny_vlm.loss(x_v, packed, [[three]])
+    assert len(both) == 2 and len(ranked) == 1  # the label outside every set does not count
+    assert 0 < float(ranked[0]) < float(both[0])
+    assert float(alone) == 0.0

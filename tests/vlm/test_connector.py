@@ -48,7 +48,7 @@ def test_an_untrained_one_asks_what_the_classifier_says(connector: Connector, wo
 
 def test_a_token_is_the_mixture_of_the_names_it_chooses(connector: Connector, words: tuple[Tensor, Tensor]) -> None:
     x = torch.randn(1, 1, FEATURES)
-    query, names = connector.query(x)[0, 0], words[1]
+    query, names = connector.query(x)[0, 0].detach(), words[1]
     mean = names.mean(0)
     chosen = softmax([2.0 * float(query @ (name - mean)) for name in names] + [4.0])
     expected = mean + RESIDUAL * query

@@ -123,10 +123,12 @@ class FrozenVLM(ABC):
         """Where the image lies in the language model's sequence, and the grid (rows, columns) it spells out."""
         return slice(0, self.grid[0] * self.grid[1]), self.grid
 
-    def loss(self, x_v: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+    def loss(self, x_v: Tensor, packed: Packed, rivals: Sequence[Sequence[int]] | None = None) -> tuple[Tensor, Tensor]:
         """Next-token loss of packed answers: (weighted mean in nats, float32[L] of each labelled token).
 
         Runs connector and language model with gradients to whatever is inserted at the seams; PIN, equation 4.
+        `rivals` are disjoint sets of token ids, such as the ten digits: a label competes with the rest of its set only,
+        as it will under the grammar that decodes it, and labels in no set do not count.
         """
         image = self.tokens(x_v)
         text = self.language_model.get_input_embeddings()(packed.ids.to(self.device)).to(image.dtype)
@@ -139,11 +141,17 @@ class FrozenVLM(ABC):
                 position_ids=packed.positions.to(self.device),
                 use_cache=False,
             ).last_hidden_state[:, image.shape[1] :]
-        wanted = packed.labels.to(self.device) >= 0
-        logits = self.language_model.get_output_embeddings()(hidden[wanted]).float()
-        losses = nn.functional.cross_entropy(logits, packed.labels.to(self.device)[wanted], reduction="none")
-        weights = packed.weights.to(self.device)[wanted]
-        return (losses * weights).sum() / weights.sum(), losses.detach()
+        labels, weights = packed.labels.to(self.device), packed.weights.to(self.device)
+        output = self.language_model.get_output_embeddings().weight
+        losses, counted = [], []
+        for ids in [None] if rivals is None else [torch.tensor(list(group), device=self.device) for group in rivals]:
+            wanted = labels >= 0 if ids is None else torch.isin(labels, ids)
+            logits = (hidden[wanted] @ (output if ids is None else output[ids]).T).float()
+            target = labels[wanted] if ids is None else (labels[wanted][:, None] == ids).long().argmax(1)
+            losses.append(nn.functional.cross_entropy(logits, target, reduction="none"))
+            counted.append(weights[wanted])
+        each, weight = torch.cat(losses), torch.cat(counted)
+        return (each * weight).sum() / weight.sum(), each.detach()
 
     @torch.inference_mode()
     def prefix(self, x_v: Tensor) -> Prefix:

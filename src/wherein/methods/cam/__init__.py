@@ -72,7 +72,8 @@ class Cam(Method):
         weights = likely[rows] / likely[rows].sum()
         grid = (logits[:, rows] * weights).sum(1).reshape(self.vlm.grid).cpu().numpy()
         fine = ndimage.zoom(grid, UPSAMPLE, order=1, grid_mode=True, mode="nearest")
-        return ((fine - fine.min()) / max(float(np.ptp(fine)), 1e-6)).astype(np.float32)
+        scaled: NDArray[np.float32] = ((fine - fine.min()) / max(float(np.ptp(fine)), 1e-6)).astype(np.float32)
+        return scaled
 
 
 def _largest(heat: NDArray[np.float32]) -> NDArray[np.float64]:

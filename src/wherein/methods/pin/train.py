@@ -2,10 +2,12 @@
 
 Notable choices:
 - All questions about one composite (each object, and one thing that is absent) share its image in one sequence.
-- Early steps ask only for the cell of each object's centre, then for boxes. A loss at the entropy of the box prior
-  means that only the average box was learnt; this curriculum is what breaks it.
-- Under a fixed-width codec the tens digit weighs more than the units digit, and characters that the grammar forces
-  weigh next to nothing.
+- Early steps ask only for the cell of a single object's centre, then for boxes of single objects, then for everything.
+  A loss at the entropy of the box prior means that only the average box was learnt; this curriculum is to break it.
+- A digit competes with digits only, as it does under the grammar. With the whole vocabulary in the softmax the insert
+  learns the answer's format first, as one large offset on every cell that drowns the image.
+- Under a fixed-width codec the tens digit weighs more than the units digit, and characters that the grammar
+  forces do not count.
 - The paper's own recipe is the preset `paper`: one object an image, the name in the loss for the first quarter.
 """
 
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from wherein import drawing
 from wherein.boxtext import CODECS
+from wherein.errors import InputError
 from wherein.geometry import paired_iou
 from wherein.grounding import Grounding
 from wherein.methods.pin.config import PinConfig
@@ -34,28 +37,30 @@ from wherein.vlm.base import FrozenVLM
 from wherein.vlm.decoding import Written
 from wherein.vlm.packing import Branch, pack
 
-FORCED = 0.02  # loss weight of a character that the grammar leaves no choice about
-
 
 @dataclass(frozen=True)
 class Recipe:
     """How a PIN is trained.
 
-    batch: images a step · min_objects: at least so many objects an image (at most three) · cell_until: share of the run
-    spent on the cell of each object's centre · name_until: share in which the object's name counts in the loss ·
-    one_object: ask for one object an image instead of all · absent: ask for one thing that is not there · tens, units,
-    presence: weights in the loss · code, codec: see PinConfig · learning_rate, final: see TrainConfig.
+    batch: images a step · min_objects: at least so many objects an image (at most three) · cell_until, single_until:
+    shares of the run by which it has been asking for the cell of a single object's centre, and for boxes of single
+    objects · name_until: share in which the object's name counts in the loss · one_object: ask for one object an image
+    instead of all · absent: ask for one thing that is not there · tens, units, presence: weights in the loss ·
+    under_grammar: a label competes only with what the grammar allows in its place · code, codec: see PinConfig ·
+    learning_rate, final: see TrainConfig.
     """
 
     batch: int = 8
-    min_objects: int = 2
-    cell_until: float = 0.15
+    min_objects: int = 1
+    cell_until: float = 0.2
+    single_until: float = 0.35
     name_until: float = 0.0
     one_object: bool = False
     absent: bool = True
     tens: float = 1.0
     units: float = 0.3
     presence: float = 0.5
+    under_grammar: bool = True
     code: str = "2d"
     codec: str = "00-99"
     learning_rate: float = 1.5e-4
@@ -64,7 +69,7 @@ class Recipe:
 
 RECIPES = {
     "default": Recipe(),
-    "paper": Recipe(64, 3, 0.0, 0.25, True, False, 1.0, 1.0, 1.0, "1d", "grid16", 1e-3, 1.0),
+    "paper": Recipe(64, 3, 0.0, 0.0, 0.25, True, False, 1.0, 1.0, 1.0, False, "1d", "grid16", 1e-3, 1.0),
 }
 
 
@@ -80,33 +85,35 @@ class PinTask:
         names: tuple[str, ...],
         seed: int,
     ) -> None:
-        self.vlm, self.recipe, self.train, self.held_out, self.names, self.seed = (
-            vlm,
-            recipe,
-            train,
-            held_out,
-            names,
-            seed,
-        )
+        self.vlm, self.recipe, self.names, self.seed = vlm, recipe, names, seed
+        self.train, self.held_out = train, held_out
         self.config = PinConfig(*vlm.grid, vlm.feature_dim, code=recipe.code, codec=recipe.codec)
         torch.manual_seed(seed)
         self.module = PositionalInsert(self.config).to(vlm.device)
+        self._single = [i for i, objects in enumerate(train.objects) if len(objects) == 1]
+        if not self._single and recipe.single_until > 0:
+            raise InputError("No training image holds a single object, which this recipe begins with.")
+        digits = [vlm.encode(f"[{digit}")[-1] for digit in range(10)]
+        verdict = [vlm.encode(text)[0] for text in (" [", REFUSAL)]
+        self._rivals = [digits, verdict] if recipe.under_grammar else None
 
     def loss(self, step: int, steps: int) -> Tensor:
         """The packed answer loss of one step."""
         share, rng = step / steps, np.random.default_rng([self.seed, step])
-        indices = rng.integers(0, self.train.count, self.recipe.batch).tolist()
+        pool = self._single if share < self.recipe.single_until else range(self.train.count)
+        indices = [pool[i] for i in rng.integers(0, len(pool), self.recipe.batch)]
         rows = [self._branches(self.train.objects[i], share, rng) for i in indices]
         x_v = self.train.features(indices)
         with self.vlm.seam("features", lambda x: x + self.module().to(x.dtype)):
-            return self.vlm.loss(x_v, pack(x_v.shape[1], self.vlm.encode(self.vlm.shared_prompt), rows))[0]
+            packed = pack(x_v.shape[1], self.vlm.encode(self.vlm.shared_prompt), rows)
+            return self.vlm.loss(x_v, packed, self._rivals)[0]
 
     def _branches(
         self, objects: list[tuple[str, NDArray[np.float64]]], share: float, rng: np.random.Generator
     ) -> list[Branch]:
         asked = [objects[rng.integers(len(objects))]] if self.recipe.one_object else objects
         if share < self.recipe.cell_until:
-            return [self._branch(name, self._cell(box), share, self.recipe.tens) for name, box in asked]
+            return [self._branch(name, self._cell(box), share) for name, box in asked]
         codec = CODECS[self.recipe.codec]
         rows = [self._branch(name, " " + codec.encode(box, *self.vlm.size), share) for name, box in asked]
         if self.recipe.absent:
@@ -120,20 +127,21 @@ class PinTask:
         x, y = (min(int(v * 10), 9) for v in (box[:2] + box[2:]) / 2 / self.vlm.size)
         return f" [{x}{y}]"
 
-    def _branch(self, name: str, answer: str, share: float, units: float | None = None) -> Branch:
+    def _branch(self, name: str, answer: str, share: float) -> Branch:
         prompt = tuple(self.vlm.encode(self.vlm.locate_prompt.format(phrase=noun_phrase(name))))
         target = tuple(self.vlm.encode(answer))
-        weights = self._weights(target, self.recipe.units if units is None else units)
+        weights = self._weights(target, share)
         if share < self.recipe.name_until:
             return Branch(prompt[:1], prompt[1:] + target, (1.0,) * (len(prompt) - 1) + weights)
         return Branch(prompt, target, weights)
 
-    def _weights(self, target: tuple[int, ...], units: float) -> tuple[float, ...]:
+    def _weights(self, target: tuple[int, ...], share: float) -> tuple[float, ...]:
         """Loss weight of each answer token: the first decides presence, then digits by their place in a number."""
-        weights, place = [self.recipe.presence if self.recipe.absent else FORCED], 0
+        cells = share < self.recipe.cell_until  # both digits count alike, and nothing is ever absent
+        weights, place, written = [0.0 if cells else self.recipe.presence], 0, float(not self.recipe.under_grammar)
         for piece in (self.vlm.tokenizer.decode([token]) for token in target[1:]):
             digit = piece.strip().isdigit()
-            weights.append((self.recipe.tens if place == 0 else units) if digit else FORCED)
+            weights.append(written if not digit else self.recipe.tens if cells or place == 0 else self.recipe.units)
             place = place + 1 if digit else 0
         return tuple(weights)
 
