@@ -25,7 +25,7 @@ class Method(ABC):
 
     @abstractmethod
     def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None) -> None:
-        """Bind to `vlm`; `adapter` is a folder or Hub name, None the built-in adapter where there is one.
+        """Bind to `vlm`; `adapter` is a folder, None the built-in adapter where there is one.
 
         Raises AdapterError for an adapter that is missing, corrupted or made for another model, and InputError where
         the method does not work on this model.
