@@ -30,7 +30,7 @@ UPSAMPLE = 8
 
 @register
 class Cam(Method):
-    """One box a phrase; the score is the largest class probability inside the image."""
+    """One box a phrase; the score is the probability of the phrase's classes for the whole image, by the classifier."""
 
     name = "cam"
     score_kind = "class_activation"
