@@ -3,7 +3,7 @@
 transformers' own functions repeat the key/value heads and copy transposed blocks in the backward pass; folding the
 query group into the rows of one product needs neither. Registered through transformers' attention interface
 and switched on for the time of a training step only (`grouped_attention`). On short sequences with a custom mask it
-is meant to be faster (benchmarks/attention.py says by how much), with equal results (its tests).
+takes 0.74 of sdpa's time, but 0.98 of eager's (benchmarks/attention.py), with equal results (its tests).
 """
 
 from __future__ import annotations
