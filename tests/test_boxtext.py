@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from wherein.boxtext import CODECS, Codec, TokenConstraint, parse_box
+from wherein.boxtext import BRACKET, CODECS, SIDES, Codec, TokenConstraint, parse_box
 from wherein.errors import InputError
 
 codecs = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
@@ -70,6 +70,7 @@ def test_codecs_by_hand() -> None:
         "0-100": "[12, 31, 50, 81]",
         "0-1000": "[125, 312, 500, 812]",
         "00-99": "[12,31,50,80]",
+        "sides": "left at12, top at31, right at50, bottom at80.",
     }
     assert CODECS["grid16"].encode(box * 2, 448, 448) == "[28,70,112,182]"
     assert CODECS["grid16"].decode("[28,70,112,182]", 448, 448).tolist() == [56, 140, 224, 364]
@@ -77,6 +78,12 @@ def test_codecs_by_hand() -> None:
     assert CODECS["pixels"].encode([10.2, 10.2, 10.4, 10.4], 20, 20) == "[10, 10, 11, 11]"
     assert CODECS["00-99"].spans("at [05,30,55,81].") == [(4, 6), (7, 9), (10, 12), (13, 15)]
     assert CODECS["00-99"].spans("nowhere") == []
+    assert CODECS["sides"].decode("it is left at 00, top at00, right at 99, bottom at99.", 30, 20).tolist() == [
+        0,
+        0,
+        30,
+        20,
+    ]
 
 
 def test_decode_cuts_to_the_picture() -> None:
@@ -115,16 +122,18 @@ def test_a_box_that_is_no_box_is_not_encoded() -> None:
     [
         (Codec("pixels"), 12, 3),
         (Codec("pixels"), 1, 11),
-        (Codec("no spaces", separator=","), 2, 10),
-        (Codec("grid", unit=28, step=14, separator=","), 224, 5),
-        (Codec("two digits", unit=12, step=3, digits=2, separator=","), 50, 50),
+        (Codec("no spaces", frame=BRACKET), 2, 10),
+        (Codec("grid", unit=28, step=14, frame=BRACKET), 224, 5),
+        (Codec("two digits", unit=12, step=3, digits=2, frame=BRACKET), 50, 50),
+        (Codec("words", unit=3, digits=2, frame=("x ", " y ", " to ", " and ", ".")), 50, 50),
     ],
 )
 @pytest.mark.parametrize("lead", ["", " ", "at "])
 def test_prefix_is_exact(codec: Codec, width: int, height: int, lead: str) -> None:
     grammar = codec.grammar(width, height, lead)
     columns, rows = (list(combinations(codec.numbers(side), 2)) for side in (width, height))
-    texts = {f"{lead}[{codec.separator.join([a, b, c, d])}]" for a, c in columns for b, d in rows}
+    parts = [(*zip(codec.frame, (a, b, c, d, ""), strict=True),) for a, c in columns for b, d in rows]
+    texts = {lead + "".join(text + number for text, number in pairs) for pairs in parts}
     beginnings = {text[:end] for text in texts for end in range(len(text) + 1)}
     assert grammar.alphabet == {character for text in texts for character in text}
     for text in beginnings:
@@ -167,7 +176,7 @@ def metaspace() -> Tokenizer:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    alphabet = list("▁[],.0123456789")
+    alphabet = sorted({*"▁[],.0123456789", *"".join(SIDES)} - {" "})
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, special_tokens=special, max_token_length=5)
     tokenizer.train_from_iterator(lines(), trainer)
@@ -189,7 +198,7 @@ def test_random_walks_end_in_a_box(codec: Codec, tokenizer: Tokenizer, width: in
         text = ""
         while not constraint.grammar.full(text):
             choice = constraint.allowed(text)
-            assert choice and len(ids) < 30
+            assert choice and len(ids) < 60
             ids.append(draw.choice(choice))
             text = tokenizer.decode(ids, skip_special_tokens=False)
             assert constraint.grammar.prefix(text)

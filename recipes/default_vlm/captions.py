@@ -62,9 +62,8 @@ def _word(rgb: NDArray[np.uint8]) -> str:
 
 
 def caption(encode: Encode, names: Sequence[str], end: int) -> Branch:
-    """The caption branch; its first word " a" is given, the rest is learnt."""
-    ids = tuple(encode(f" {listing(names)}.")) + (end,)
-    return Branch(ids[:1], ids[1:])
+    """The caption branch: all of it is learnt."""
+    return Branch((), (*encode(f" {listing(names)}."), end))
 
 
 def attribute(encode: Encode, name: str, word: str) -> Branch:

@@ -5,6 +5,6 @@ work=${1:?usage: run.sh WORK}
 home=$(dirname "$0")
 python "$home/build_bank.py" --work "$work"
 python "$home/build_vocabulary.py" --extra "$work/extra_bank"
-python "$home/train_captions.py" --work "$work" --extra "$work/extra_bank" --backgrounds "$work/backgrounds" \
+python "$home/train.py" --work "$work" --extra "$work/extra_bank" --backgrounds "$work/backgrounds" \
     --out "$home/../../src/wherein/vlm/weights/default.safetensors"
 python "$home/measure.py" --backgrounds "$work/backgrounds"

@@ -1,4 +1,4 @@
-"""Boxes as text: codecs that write and read `[x0, y0, x1, y1]`, and grammars that keep a model from writing else."""
+"""Boxes as text: codecs that write and read them, such as `[x0, y0, x1, y1]`, and the grammars of what they write."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from wherein.errors import InputError
 from wherein.geometry import clip
 
 _NUMBER = r"\s*(-?[0-9]+(?:\.[0-9]+)?)\s*"
-_BOX = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]")
+BRACKET = ("[", ",", ",", ",", "]")
+SIDES = ("left at", ", top at", ", right at", ", bottom at", ".")
 _SPACES = "\u0120\u2581"  # how byte-level and sentencepiece vocabularies write a space
 
 
@@ -37,11 +38,19 @@ def parse_box(text: str) -> NDArray[np.float64] | None:
     Spaces, decimals and negative numbers are read; anything around the bracket is ignored. None when there is no such
     bracket or its corners are not in order (x1 > x0 and y1 > y0).
     """
-    found = _BOX.search(text)
+    return _numbers(_pattern(BRACKET).search(text))
+
+
+def _numbers(found: re.Match[str] | None) -> NDArray[np.float64] | None:
     if found is None:
         return None
     x0, y0, x1, y1 = box = np.array([float(number) for number in found.groups()])
     return box if np.isfinite(box).all() and x1 > x0 and y1 > y0 else None
+
+
+@lru_cache(maxsize=64)
+def _pattern(frame: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(_NUMBER.join(re.escape(text.strip()) for text in frame))
 
 
 @dataclass(frozen=True)
@@ -53,14 +62,14 @@ class Codec:
         unit: the number that stands for the whole side; None means that the numbers are model pixels.
         step: the numbers are the multiples of this.
         digits: numbers are padded with zeros to this many digits.
-        separator: stands between two numbers.
+        frame: what stands before, between and behind the four numbers.
     """
 
     name: str
     unit: int | None = None
     step: int = 1
     digits: int = 1
-    separator: str = ", "
+    frame: tuple[str, str, str, str, str] = ("[", ", ", ", ", ", ", "]")
 
     def encode(self, box: ArrayLike, width: int, height: int) -> str:
         """The text for a box float64[4] in pixels of a `width` x `height` picture.
@@ -75,14 +84,15 @@ class Codec:
             raise InputError(f"box {np.asarray(box).tolist()} has no area inside a picture of {width} x {height}")
         left, right = self._nearest(x0, x1, width)
         top, bottom = self._nearest(y0, y1, height)
-        return "[" + self.separator.join([left, top, right, bottom]) + "]"
+        numbers = (left, top, right, bottom, "")
+        return "".join(text + number for text, number in zip(self.frame, numbers, strict=True))
 
     def decode(self, text: str, width: int, height: int) -> NDArray[np.float64] | None:
-        """The box that `text` names, read as `parse_box` does, as float64[4] in pixels of a `width` x `height` picture.
+        """The first box that `text` names, as float64[4] in pixels of a `width` x `height` picture.
 
-        Edges outside are cut to the picture. None when there is no box or none of it is inside.
+        As lenient as `parse_box`. Edges outside are cut to the picture; None when there is no box or none of it inside.
         """
-        written = parse_box(text)
+        written = _numbers(self._pattern.search(text))
         if written is None:
             return None
         sides = np.array([width, height, width, height])
@@ -92,7 +102,7 @@ class Codec:
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Start and end in `text` of each of the four numbers that `decode` reads; empty when there are none."""
-        found = _BOX.search(text)
+        found = self._pattern.search(text)
         return [found.span(group) for group in range(1, 5)] if found else []
 
     def grammar(self, width: int, height: int, lead: str = "") -> "BoxGrammar":
@@ -108,6 +118,10 @@ class Codec:
     def numbers(self, side: int) -> tuple[str, ...]:
         """Every number, ascending, that an edge along `side` pixels can be written as."""
         return tuple(self._write(place) for place in range(self._last(side) + 1))
+
+    @property
+    def _pattern(self) -> re.Pattern[str]:
+        return _pattern(self.frame)
 
     def _last(self, side: int) -> int:
         return (self.unit or side) // self.step
@@ -127,23 +141,25 @@ class Codec:
 CODECS = {
     codec.name: codec
     for codec in (
-        Codec("grid16", unit=224, step=14, separator=","),  # PIN as released: the lines of a 16 x 16 grid on 224 pixels
+        Codec("grid16", unit=224, step=14, frame=BRACKET),  # PIN as released: the lines of a 16 x 16 grid on 224 pixels
         Codec("pixels"),
         Codec("0-100", unit=100),
         Codec("0-1000", unit=1000),
-        Codec("00-99", unit=99, digits=2, separator=","),
+        Codec("00-99", unit=99, digits=2, frame=BRACKET),
+        # words say which side comes next, so that a small model keeps its place
+        Codec("sides", unit=99, digits=2, frame=SIDES),
     )
 }
 
 
 class BoxGrammar:
-    """`[x0, y0, x1, y1]` with every number out of a list, x1 after x0 in its list and y1 after y0 in its own."""
+    """Four numbers out of lists in a frame of fixed texts, x1 after x0 in its list and y1 after y0 in its own."""
 
-    def __init__(self, xs: Sequence[str], ys: Sequence[str], separator: str, lead: str = "") -> None:
-        """`xs` and `ys` are the numbers as digits, ascending, at least two each; `lead` comes before the bracket."""
-        self.alphabet = frozenset(lead + "[" + separator + "]" + "".join([*xs, *ys]))
-        self._opening = lead + "["
-        self._closings = (separator, separator, separator, "]")
+    def __init__(self, xs: Sequence[str], ys: Sequence[str], frame: Sequence[str], lead: str = "") -> None:
+        """`xs` and `ys` are the numbers as digits, ascending, at least two each; `lead` comes before the frame."""
+        self.alphabet = frozenset(lead + "".join([*frame, *xs, *ys]))
+        self._opening = lead + frame[0]
+        self._closings = tuple(frame[1:])
         self._axes = (_Axis(xs), _Axis(ys))
 
     def prefix(self, text: str) -> bool:
@@ -169,7 +185,7 @@ class BoxGrammar:
 
     def full(self, text: str) -> bool:
         """True when `text` is a full answer."""
-        return text.endswith("]") and len(text) > len(self._opening) and self.prefix(text)
+        return len(text) > len(self._opening) and text.endswith(self._closings[-1]) and self.prefix(text)
 
 
 class _Axis:
@@ -194,7 +210,7 @@ class _Axis:
 def _grammar(codec: Codec, width: int, height: int, lead: str) -> BoxGrammar:
     if width < 1 or height < 1:
         raise InputError(f"a picture needs sides of at least 1 pixel, got {width} x {height}")
-    return BoxGrammar(codec.numbers(width), codec.numbers(height), codec.separator, lead)
+    return BoxGrammar(codec.numbers(width), codec.numbers(height), codec.frame, lead)
 
 
 class TokenConstraint:

@@ -39,7 +39,9 @@ def created(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeMethod]:
             raise InputError("The phrase '<end>' is a control token.")
 
     methods = ModuleType("wherein.methods")
-    methods.__dict__.update(names=lambda: ["whole", "centre"], create=create)
+    methods.__dict__.update(
+        names=lambda: ["whole", "centre"], create=create, takes_adapter=lambda name, vlm: name != "centre"
+    )
     monkeypatch.setitem(sys.modules, "wherein.methods", methods)
     monkeypatch.setattr(wherein, "methods", methods, raising=False)
     vlm = SimpleNamespace(name="fake", fingerprint="f", check_phrase=check_phrase)

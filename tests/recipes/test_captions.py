@@ -102,11 +102,11 @@ def test_sentences_as_documented(captions: ModuleType) -> None:
 
 
 def test_only_answers_are_learnt(captions: ModuleType) -> None:
-    """What is asked about is context; the caption's own first word is given."""
+    """What is asked about is context; a caption is learnt from its first word on."""
     assert "".join(map(chr, captions.attribute(encode, "camel", "brown").target)) == " brown."
     assert "".join(map(chr, captions.presence(encode, "unicorn", False).target)) == " no."
     branch = captions.caption(lambda text: [1, 2, 3], ["camel"], 9)
-    assert (branch.context, branch.target) == ((1,), (2, 3, 9))
+    assert (branch.context, branch.target) == ((), (1, 2, 3, 9))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig, fit
 from wherein.vlm.packing import Packed, pack
 
-BOXES = Recipe(batch=4, cell_until=0.0, single_until=0.0)
+BOXES = Recipe(batch=4, centre_until=0.0, single_until=0.0, codec="00-99")
 
 
 @pytest.fixture
@@ -73,20 +74,30 @@ def test_every_object_and_one_absent_thing_are_asked_for(make_task: Any, asked: 
     assert refused > 0
 
 
-def test_the_curriculum_asks_for_cells_first(make_task: Any, asked: Any) -> None:
-    task = make_task(replace(BOXES, cell_until=0.5))
+def test_the_curriculum_asks_for_centres_first(make_task: Any, asked: Any) -> None:
+    task = make_task(replace(BOXES, centre_until=0.5))
     task.loss(0, 10)
-    cells, asked[:] = sum(asked, []), []
+    centres, asked[:] = sum(asked, []), []
     task.loss(5, 10)
-    assert all(len(target) == len(" [37]") for _, target, _ in cells)
+    assert all(len(target) == len(" [37,72") for _, target, _ in centres)
     assert any(len(target) == len(" [00,00,00,00]") for _, target, _ in sum(asked, []))
 
 
-def test_a_cell_is_column_then_row(make_task: Any) -> None:
-    width, height = make_task().vlm.size
-    cell = make_task()._cell
-    assert cell(np.array([0.3 * width, 0.7 * height, 0.34 * width, 0.74 * height])) == " [37]"
-    assert cell(np.array([0, 0, 1, 1])) == " [00]" and cell(np.array([width, height, width, height])) == " [99]"
+def test_a_centre_is_written_like_the_near_corner_of_a_box(make_task: Any) -> None:
+    task = make_task()
+    width, height = task.vlm.size
+    assert task._centre(np.array([0.2 * width, 0.6 * height, 0.4 * width, 0.9 * height])) in (" [29,74", " [30,74")
+    assert task._centre(np.array([0, 0, 2, 2])) == " [02,02"
+
+
+def test_only_some_cells_are_shown(make_task: Any, monkeypatch: pytest.MonkeyPatch, tiny_vlm: Any) -> None:
+    shapes = []
+    real = tiny_vlm.loss
+    monkeypatch.setattr(tiny_vlm, "loss", lambda x_v, *rest: (shapes.append(x_v.shape), real(x_v, *rest))[1])
+    make_task(replace(BOXES, cells=0.5)).loss(0, 10)
+    make_task(replace(BOXES, cells=1.0)).loss(0, 10)
+    half, whole = (shape[1] for shape in shapes)
+    assert whole == tiny_vlm.grid[0] * tiny_vlm.grid[1] and half == round(whole / 2)
 
 
 def test_the_paper_s_recipe(make_task: Any, asked: Any) -> None:
@@ -100,7 +111,29 @@ def test_the_paper_s_recipe(make_task: Any, asked: Any) -> None:
     assert all(context.endswith(" located at") and target.startswith(" [") for context, target, _ in late)
     numbers = {int(n) for _, target, _ in late for n in target.strip(" []").split(",")}
     assert all(n % 14 == 0 for n in numbers)
-    assert (task.config.code, task.config.codec) == ("1d", "grid16")
+    assert (task.config.code, task.config.codec, task.config.seam) == ("1d", "grid16", "features")
+    assert not task.module().any()
+
+
+def test_the_insert_starts_from_the_digits_of_each_cell(make_task: Any, tiny_vlm: Any) -> None:
+    pi = make_task().module()
+    table = tiny_vlm.language_model.get_input_embeddings().weight
+    digits = table[[tiny_vlm.encode(f"[{digit}")[-1] for digit in range(10)]]
+    rows, columns = tiny_vlm.grid
+    centred = digits - digits.mean(0)
+    for cell in (0, columns + 1, rows * columns - 1):
+        row, column = divmod(cell, columns)
+        wanted = centred[column * 10 // columns] + centred[row * 10 // rows]
+        # up to what all cells share, which is taken off
+        difference = pi[cell] - pi[0] - (wanted - 2 * centred[0]) / centred.norm(dim=1).mean()
+        torch.testing.assert_close(difference, torch.zeros_like(difference), atol=1e-4, rtol=0)
+    torch.testing.assert_close(pi.mean(0), torch.zeros(pi.shape[1]), atol=1e-5, rtol=0)
+
+
+def test_the_default_recipe_names_each_side(make_task: Any, asked: Any) -> None:
+    make_task(replace(BOXES, codec="sides")).loss(9, 10)
+    boxes = [target for _, target, _ in sum(asked, []) if target != " nowhere"]
+    assert all(re.fullmatch(r" left at\d\d, top at\d\d, right at\d\d, bottom at\d\d\.", box) for box in boxes)
 
 
 def test_a_step_is_a_function_of_its_number(make_task: Any) -> None:
@@ -129,7 +162,7 @@ def test_predictions_of_a_batch_are_those_of_each_image(make_task: Any) -> None:
     assert [(image, name) for image, name, *_ in rows] == [
         (image, name) for image in range(5) for name, _ in task.held_out.objects[image]
     ]
-    with task.vlm.seam("features", lambda x: x + task.module()):
+    with task.vlm.seam(task.config.seam, lambda x: x + task.module()):
         for image, name, _, written in rows:
             prefix = task.vlm.prefix(task.held_out.features([image]))
             (alone,) = ask(task.vlm, task.config, prefix, [0], [name])

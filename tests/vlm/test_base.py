@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wherein.boxtext import CODECS
 from wherein.errors import InputError
+from wherein.vlm.base import eager_attention
 from wherein.vlm.packing import Branch, pack
 
 
@@ -123,3 +124,29 @@ def test_under_rivals_a_label_competes_with_its_set_only(tiny_vlm: Any) -> None:
     assert len(both) == 2 and len(ranked) == 1  # the label outside every set does not count
     assert 0 < float(ranked[0]) < float(both[0])
     assert float(alone) == 0.0
+
+
+def test_eager_attention_leaves_what_it_found(tiny_vlm: Any) -> None:
+    model = tiny_vlm.language_model
+    before = model.config._attn_implementation
+    assert before != "eager"
+    with eager_attention(model):
+        assert model.config._attn_implementation == "eager"
+    with pytest.raises(KeyError), eager_attention(model):
+        raise KeyError
+    assert model.config._attn_implementation == before
+
+
+def test_a_loss_from_some_cells_is_that_of_a_picture_without_the_others(tiny_vlm: Any, x_v: Tensor) -> None:
+    """Cells left out change nothing but that they are not there: order and places of the others stay."""
+    branch = Branch((7, 8), (9, 10))
+    every = torch.arange(x_v.shape[1])[None]
+    whole, _ = tiny_vlm.loss(x_v, pack(x_v.shape[1], (5,), [[branch]]))
+    same, _ = tiny_vlm.loss(x_v, pack(x_v.shape[1], (5,), [[branch]], every))
+    assert torch.equal(whole, same)
+    cells = every[:, ::2]
+    packed = pack(x_v.shape[1], (5,), [[branch]], cells)
+    part, _ = tiny_vlm.loss(x_v[:, ::2], packed)
+    assert torch.isfinite(part) and not torch.equal(part, whole)
+    assert torch.equal(packed.positions[:, : cells.shape[1]], cells)
+    assert packed.positions[0, cells.shape[1]] == x_v.shape[1]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wherein.vlm.connector import RESIDUAL, Connector, embed
+from wherein.vlm.connector import Connector, embed
 
 FEATURES, CLASSES, NAMES, WIDTH = 6, 5, 7, 4
 
@@ -51,7 +51,8 @@ def test_a_token_is_the_mixture_of_the_names_it_chooses(connector: Connector, wo
     query, names = connector.query(x)[0, 0].detach(), words[1]
     mean = names.mean(0)
     chosen = softmax([2.0 * float(query @ (name - mean)) for name in names] + [4.0])
-    expected = mean + RESIDUAL * query
+    style = connector.style.weight.detach() @ connector.norm(x)[0, 0].detach()
+    expected = mean + style
     for p, name in zip(chosen, names, strict=False):
         expected = expected + p * (name - mean)
     torch.testing.assert_close(connector(x)[0, 0], expected, atol=1e-5, rtol=1e-5)

@@ -96,10 +96,12 @@ def naive(vlm: Any, x_v: Tensor, prompt: str) -> tuple[str, list[float], float]:
     while not rules.full(text):
         embeds = torch.cat([vlm.tokens(x_v), vlm.language_model.get_input_embeddings()(torch.tensor([ids]))], dim=1)
         logits = vlm.language_model(inputs_embeds=embeds, use_cache=False).logits[0, -1].double()
+        if refusal is None:  # the opening is no choice: the model says whether it would rather have refused
+            (opening,) = vlm.encode(" [")
+            refusal = float(logits[[vlm.encode(REFUSAL)[0], opening]].softmax(0)[0])
+            ids, text = [*ids, opening], " ["
+            continue
         allowed = [token for token, piece in enumerate(pieces) if piece and rules.prefix(text + piece)]
-        if refusal is None:
-            rivals = [*vlm.encode(REFUSAL)[:1], *allowed]
-            refusal = float(logits[rivals].softmax(0)[0])
         likely = logits[allowed].softmax(0)
         if len(allowed) > 1:
             choices.append(float(likely.max()))

@@ -107,6 +107,14 @@ def test_padding_is_neither_seen_nor_learnt() -> None:
     assert seen.sum() == columns.sum()  # only by itself: a row that sees nothing would be undefined
 
 
-def test_an_answer_needs_something_before_it() -> None:
-    with pytest.raises(ValueError, match="context"):
-        pack(2, SHARED, [[Branch((), (1, 2))]])
+def test_a_branch_without_context_starts_behind_the_shared_text(tiny_vlm: Any, x_v: Tensor) -> None:
+    start, other = Branch((), (20, 21), (0.5, 1.0)), Branch((7,), (9,))
+    separate = [alone(tiny_vlm, x_v[0], branch) for branch in (start, other)]
+    torch.testing.assert_close(losses(tiny_vlm, x_v[:1], [[start, other]]), torch.cat(separate), atol=1e-5, rtol=1e-5)
+    assert pack(2, (5,), [[start, other]]).weights.tolist() == [[0.5, 1, 0, 1, 0]]
+
+
+@pytest.mark.parametrize(("shared", "branches"), [((), 1), (SHARED, 2)])
+def test_an_answer_needs_something_of_its_own_before_it(shared: tuple[int, ...], branches: int) -> None:
+    with pytest.raises(ValueError, match="without context"):
+        pack(2, shared, [[Branch((), (1, 2))] * branches])

@@ -20,7 +20,7 @@ import typer
 from wherein import pictures
 from wherein.cli.job import STDIN as STDOUT
 from wherein.cli.job import print_json
-from wherein.errors import AdapterError, InputError
+from wherein.errors import InputError
 
 if TYPE_CHECKING:
     from wherein.data import Sample
@@ -106,24 +106,11 @@ def _load(
     vlm = load_vlm(model, device)
     for phrase in {phrase for sample in samples for phrase in sample.phrases()}:
         vlm.check_phrase(phrase)
-    created = [_create(name, vlm, adapter) for name in dict.fromkeys(names)]
-    if adapter is not None and not any(taken for _, taken in created):
+    wanted = list(dict.fromkeys(names))
+    if adapter is not None and not any(methods.takes_adapter(name, vlm) for name in wanted):
         raise InputError(f"None of the methods {', '.join(names)} loads an adapter, but {adapter!r} was given.")
-    return vlm, list({method.name: method for method, _ in created}.values())
-
-
-def _create(name: str, vlm: FrozenVLM, adapter: str | None) -> tuple[Grounder, bool]:
-    """A method, with the adapter if it takes one (a baseline beside it has nothing to load), and whether it did."""
-    from wherein.methods import create
-
-    if adapter is not None:
-        try:
-            return create(name, vlm, adapter), True
-        except AdapterError:
-            raise
-        except InputError:
-            pass
-    return create(name, vlm), False
+    created = [methods.create(name, vlm, adapter if methods.takes_adapter(name, vlm) else None) for name in wanted]
+    return vlm, list({method.name: method for method in created}.values())
 
 
 def _ask(samples: Sequence[Sample], methods: Sequence[Grounder], journal: Journal) -> list[Outcome]:

@@ -107,7 +107,7 @@ def calibrate(task: PinTask, names: tuple[str, ...], seed: int) -> tuple[float, 
     """Scale and shift of the absent logit (Platt, 1999) on held-out composites, as many present as absent phrases,
     and the balanced accuracy this gives."""
     rng, logits, missing = np.random.default_rng(seed), [], []
-    with task.vlm.seam("features", lambda x: x + task.module().to(x.dtype)):
+    with task.vlm.seam(task.config.seam, lambda x: x + task.module().to(x.dtype)):
         for i in range(task.held_out.count):
             here = [name for name, _ in task.held_out.objects[i]]
             others = [name for name in rng.permutation(names) if name not in here][: len(here)]

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from wherein.boxtext import Grammar
 from wherein.errors import InputError
 from wherein.geometry import Frame
-from wherein.vlm.attention import grouped_attention
 from wherein.vlm.decoding import Prefix, Written, write
 from wherein.vlm.packing import Packed
 
@@ -93,16 +92,22 @@ class FrozenVLM(ABC):
         `features`: x_v float[B, N, D_v] on its way into the connector; `connector_tokens`: float[B, N, D_t] behind it.
         Raises InputError for a seam this model does not offer.
         """
+        self.width(name)
         if name == "features":
             handle = self.connector.register_forward_pre_hook(lambda _, args: (insert(args[0]), *args[1:]))
-        elif name == "connector_tokens":
-            handle = self.connector.register_forward_hook(lambda _, __, out: insert(out))
         else:
-            raise InputError(f"{self.name} offers the seams features and connector_tokens, not {name!r}.")
+            handle = self.connector.register_forward_hook(lambda _, __, out: insert(out))
         try:
             yield
         finally:
             handle.remove()
+
+    def width(self, seam: str) -> int:
+        """The width of what passes a seam: D_v or D_t. Raises InputError for a seam this model does not offer."""
+        widths = {"features": self.feature_dim, "connector_tokens": self.language_model.config.hidden_size}
+        if seam not in widths:
+            raise InputError(f"{self.name} offers the seams {' and '.join(widths)}, not {seam!r}.")
+        return int(widths[seam])
 
     def check_phrase(self, phrase: str) -> None:
         """Raise InputError if the phrase holds a special token of the tokenizer, which would not be read as text."""
@@ -134,7 +139,7 @@ class FrozenVLM(ABC):
         text = self.language_model.get_input_embeddings()(packed.ids.to(self.device)).to(image.dtype)
         mask = torch.zeros(packed.mask.shape, dtype=image.dtype, device=self.device)
         mask.masked_fill_(~packed.mask.to(self.device), torch.finfo(image.dtype).min)
-        with grouped_attention(self.language_model):
+        with eager_attention(self.language_model):
             hidden = self.language_model.get_decoder()(
                 inputs_embeds=torch.cat([image, text], dim=1),
                 attention_mask=mask,
@@ -188,3 +193,14 @@ class FrozenVLM(ABC):
     def caption(self, images: Sequence[NDArray[np.uint8]], max_tokens: int = 40) -> list[str]:
         """A caption of each uint8[H, W, 3] image, greedy."""
         return self.continue_text(self.features(self.prepare(images)[0]), self.caption_prompt, max_tokens)
+
+
+@contextmanager
+def eager_attention(model: Any) -> Iterator[None]:
+    """Plain attention inside the block: with a packed mask, short sequences and a backward pass it beats sdpa."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)

@@ -2,8 +2,9 @@
 
 Every cell is read as words. A small network, which also sees the encoder's own 1,000 ImageNet logits, gives each cell a
 query in the language model's embedding space; a softmax over a vocabulary of names (and "nothing") turns it into a
-mixture of their word embeddings. So a token means what its cell shows, in the language model's own words. A small
-residual carries what no name says: colour, style - and, later, whatever a method inserts into the features.
+mixture of their word embeddings. So a token means what its cell shows, in the language model's own words. A linear path
+of its own carries what no name says: colour, style - and, later, whatever a method inserts into the features. It is
+apart from the query, so that what goes through it does not change the words.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 WIDTH_HIDDEN = 768
-RESIDUAL = 0.15
+STYLE = 0.001  # deviation of the style path's first weights: a token's share of it then has about half a word's norm
 
 
 class Connector(nn.Module):
@@ -52,6 +53,8 @@ class Connector(nn.Module):
         nn.init.zeros_(self.outer.weight)  # noise here would drown the word path for hundreds of steps
         nn.init.zeros_(self.outer.bias)
         nn.init.zeros_(self.skip.weight)
+        self.style = nn.Linear(features, width, bias=False)
+        nn.init.normal_(self.style.weight, std=STYLE)
 
     def query(self, x_v: Tensor) -> Tensor:
         """What each cell asks the vocabulary: float[B, N, D_t], relative to the mean name."""
@@ -70,7 +73,8 @@ class Connector(nn.Module):
         """Patch features float[B, N, D_v] -> tokens float[B, N, D_t]."""
         query = self.query(x_v)
         words = self.choices(query)[..., :-1].exp().to(query.dtype) @ self.names
-        return self.blank + words + RESIDUAL * query
+        style: Tensor = self.style(self.norm(x_v))
+        return self.blank + words + style
 
 
 def embed(texts: Sequence[str], encode: Callable[[str], Sequence[int]], table: Tensor) -> Tensor:

@@ -105,16 +105,20 @@ def write(
 ) -> list[Written]:
     """Greedy constrained answers to `prompts[b]` (token ids) about image `rows[b]` of the prefix.
 
-    `refusal` is a text outside the grammar: how likely its first token is against the grammar's is told, not written.
+    `refusal` is a text outside the grammar: how likely it begins, against an answer, is told, not written.
     """
     constraint = TokenConstraint(tokenizer, grammar)
     continuation = _Continuation(language_model, prefix, rows)
-    answers = [Written() for _ in rows]
+    opening = constraint.forced("")
+    answers = [Written(opening) for _ in rows]
     logits = continuation.feed(prompts)
     if refusal is not None:
-        rival = [tokenizer.encode(refusal, add_special_tokens=False)[0], *constraint.allowed("")]
+        start = constraint.spell(opening)[:1] or constraint.allowed("")
+        rival = [tokenizer.encode(refusal, add_special_tokens=False)[0], *start]
         for answer, row in zip(answers, logits, strict=True):
             answer.refusal = float(torch.softmax(row[rival].double(), dim=0)[0])
+    if opening:
+        logits = continuation.feed([constraint.spell(opening)] * len(answers))
     while any(not grammar.full(answer.text) for answer in answers):
         chunks = [
             [] if grammar.full(answer.text) else _choose(answer, row, constraint)

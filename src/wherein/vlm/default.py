@@ -27,6 +27,7 @@ from wherein.vlm.connector import Connector, embed
 from wherein.vlm.efficientnet import HEAD, STRIDE, Encoder, convert, normalise
 
 SIZE = 320
+CHUNK = 4  # images at once on a CPU: a batch that stays in its cache is encoded three times as fast
 WEIGHTS = "weights/default.safetensors"
 
 
@@ -42,11 +43,11 @@ class DefaultVLM(FrozenVLM):
     size = (SIZE, SIZE)
     grid = (SIZE // STRIDE, SIZE // STRIDE)
     feature_dim = HEAD
-    codec = "00-99"
+    codec = "sides"
     best_method = "cam"
     shared_prompt = " In the image is"
     caption_prompt = ""
-    locate_prompt = " {phrase} located at"
+    locate_prompt = " {phrase}"
 
     def __init__(
         self, device: str | torch.device = "cpu", trained: bool = True, weights: str | Path | None = None
@@ -74,7 +75,9 @@ class DefaultVLM(FrozenVLM):
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
         """Pixels float[B, 3, 320, 320] -> x_v bfloat16[B, 100, 1280]."""
-        return self.encoder(pixels.to(self.device, self.dtype))  # type: ignore[no-any-return]
+        chunk, layout = CHUNK if self.device.type == "cpu" else len(pixels), torch.channels_last
+        parts = (pixels[i : i + chunk] for i in range(0, len(pixels), chunk))
+        return torch.cat([self.encoder(part.to(self.device, self.dtype, memory_format=layout)) for part in parts])
 
     def class_logits(self, x_v: Tensor) -> Tensor:
         """x_v float[B, N, 1280] -> float32[B, N, 1000]: the encoder's class activation of each cell."""

@@ -8,7 +8,6 @@ classifier, so it works on the default VLM only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from wherein.errors import InputError
 from wherein.grounding import Grounding
-from wherein.methods.base import Method, refuse_adapter, register
+from wherein.methods.base import Method, register
 from wherein.phrases import head
 from wherein.vlm.base import FrozenVLM
 from wherein.vlm.default import DefaultVLM
@@ -35,11 +34,11 @@ class Cam(Method):
     name = "cam"
     score_kind = "class_activation"
 
-    def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None) -> None:
-        refuse_adapter(self.name, adapter)
+    def __init__(self, vlm: FrozenVLM) -> None:
         if not isinstance(vlm, DefaultVLM):
             raise InputError(f"The method cam reads the default model's classifier; {vlm.name} has none.")
-        self.vlm = vlm
+        super().__init__(vlm)
+        self.vlm: DefaultVLM = vlm
         words = vlm.class_words
         self._words = torch.nn.functional.normalize(words - words.mean(0), dim=1)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wherein.grounding import Grounding
-from wherein.methods.base import Method, refuse_adapter, register
-from wherein.vlm.base import FrozenVLM
+from wherein.methods.base import Method, register
 
 # The box, in fractions of the image, that has the highest mean IoU with the boxes of 20,000 composites of the paper's
 # preset: recipes/pin_default/fit_centre.py prints it.
@@ -23,9 +21,6 @@ class Centre(Method):
 
     name = "centre"
     score_kind = "constant"
-
-    def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None) -> None:
-        refuse_adapter(self.name, adapter)
 
     def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
         """The constant box for each phrase (it is never absent)."""

@@ -1,4 +1,4 @@
-"""PIN on a frozen VLM: add the insert at the seam `features`, let the model write the box, read text and scores."""
+"""PIN on a frozen VLM: add the insert at its seam, let the model write the box, read text and scores."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ class Pin(Method):
 
     name = "pin"
     score_kind = "token_probability"
+    takes_adapter = True
 
     def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None) -> None:
+        super().__init__(vlm)
         if adapter is None:
             with as_file(files("wherein.methods.pin").joinpath("weights", vlm.name)) as built_in:
                 if not built_in.is_dir():
@@ -49,8 +51,9 @@ class Pin(Method):
 
     def _bind(self, vlm: FrozenVLM, folder: Path) -> None:
         settings, weights = store.load(folder, self.name, vlm)
-        self.vlm, self.config = vlm, PinConfig.from_dict(settings)
-        if (self.config.rows, self.config.columns, self.config.feature_dim) != (*vlm.grid, vlm.feature_dim):
+        self.config = PinConfig.from_dict(settings)
+        shape = (self.config.rows, self.config.columns, self.config.feature_dim)
+        if shape != (*vlm.grid, vlm.width(self.config.seam)):
             raise AdapterError(f"The PIN in {folder} is for another grid or width than {vlm.name}'s.")
         module = PositionalInsert(self.config)
         store.fill(module, weights, folder)
@@ -60,7 +63,7 @@ class Pin(Method):
     @contextmanager
     def install(self) -> Iterator[None]:
         """Insert pi inside the block; outside it the VLM is bit for bit what it was."""
-        with self.vlm.seam("features", lambda x_v: x_v + self.pi.to(x_v.dtype)):
+        with self.vlm.seam(self.config.seam, lambda x: x + self.pi.to(x.dtype)):
             yield
 
     def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
@@ -146,7 +149,7 @@ def _expected(answer: Written, span: tuple[int, int], possible: Sequence[str]) -
         for i, (text, p) in enumerate(zip(step.texts, step.probabilities, strict=True)):
             if i != step.chosen:
                 begun = answer.text[start : step.start] + text
-                digits = begun.rstrip("[], ")
+                digits = begun[: len(begun) - len(begun.lstrip("0123456789"))]
                 found = [float(n) for n in possible if (n.startswith(digits) if digits == begun else n == digits)]
                 value += reach * float(p) * sum(found) / len(found)
         reach *= step.probability

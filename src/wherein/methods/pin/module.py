@@ -62,6 +62,7 @@ class PositionalInsert(nn.Module):
     def __init__(self, config: PinConfig) -> None:
         super().__init__()
         self.register_buffer("code", table(config), persistent=False)
+        self.centred = config.centred
         layers: list[nn.Module]
         if config.variant == "released":
             layers = [
@@ -87,4 +88,13 @@ class PositionalInsert(nn.Module):
 
     def forward(self) -> Tensor:
         """pi: float32[N, D_v], to be added to x_v."""
-        return self.layers(self.code)  # type: ignore[no-any-return]
+        pi: Tensor = self.layers(self.code)
+        return pi - pi.mean(0) if self.centred else pi
+
+    @torch.no_grad()
+    def start_from(self, pi: Tensor) -> None:
+        """Set the last layer so that `forward` gives float[N, D_v] `pi`, by least squares (exact up to 768 cells)."""
+        hidden, last = self.layers[:-1](self.code), self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        last.weight.copy_(torch.linalg.lstsq(hidden.double(), pi.double(), driver="gelsd").solution.T)
+        nn.init.zeros_(last.bias)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wherein.boxtext import CODECS
 from wherein.grounding import Grounding
-from wherein.methods.base import Method, refuse_adapter, register
+from wherein.methods.base import Method, register
 from wherein.phrases import noun_phrase
-from wherein.vlm.base import FrozenVLM
 
 MAX_TOKENS = 24
 
@@ -24,19 +22,15 @@ class Text(Method):
     name = "text"
     score_kind = "none"
 
-    def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None) -> None:
-        refuse_adapter(self.name, adapter)
-        self.vlm = vlm
-
     def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
-        """Ask once for each phrase; the first bracket of four numbers is the box, in the model's codec."""
+        """Ask for each phrase and begin the answer, such as " [": what the model goes on with may be a box."""
         pixels, (frame,) = self.vlm.prepare([image])
         x_v = self.vlm.features(pixels)
-        groundings = []
+        groundings, codec = [], CODECS[self.vlm.codec]
         for phrase in phrases:
-            prompt = self.vlm.locate_prompt.format(phrase=noun_phrase(phrase))
-            (answer,) = self.vlm.continue_text(x_v, prompt, MAX_TOKENS)
-            box = CODECS[self.vlm.codec].decode(answer, frame.model_width, frame.model_height)
+            prompt = f"{self.vlm.locate_prompt.format(phrase=noun_phrase(phrase))} {codec.frame[0]}"
+            answer = codec.frame[0] + self.vlm.continue_text(x_v, prompt, MAX_TOKENS)[0]
+            box = codec.decode(answer, frame.model_width, frame.model_height)
             boxes = np.empty((0, 4)) if box is None else frame.to_image(box[None])
             scores = np.ones(len(boxes))
             groundings.append(Grounding(phrase, boxes, scores, self.score_kind, False, None, answer=answer))

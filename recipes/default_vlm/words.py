@@ -2,44 +2,49 @@
 
 Image-level multiple-instance learning on captions' nouns: each cell chooses among the bank's names and "nothing"
 (softmax over token . name embedding). A cell may choose only what the caption names, and every named thing must be
-chosen somewhere (its ten best cells count). No box, mask or position is read. Runs from the features that
-train_captions.py encodes; minutes on two cores, and the captions then start from tokens that already look like words.
+chosen somewhere (its ten best cells count). No box, mask or position is read. Minutes on two cores, and the captions
+then start from tokens that already look like words.
 """
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from composites import Composites
 from torch import Tensor, nn
 
 from wherein.vlm.default import DefaultVLM
 
-BATCH, BEST_CELLS = 48, 10
+PASTED, PROTOTYPES, BEST_CELLS = 48, 12, 10
+RATE, SCALARS = 1e-3, 30  # the two scalars of the softmax need a rate of their own
 
 
-def fit_words(vlm: DefaultVLM, batches: Any, steps: int, rate: float, path: Path) -> None:
-    """Train `vlm.connector` in place; `batches(step)` gives (x_v float[B, N, D], list of caption nouns per image)."""
-    connector = vlm.connector.float().requires_grad_(True)
+def fit_words(vlm: DefaultVLM, images: Composites, steps: int, seed: int, path: Path) -> None:
+    """Train `vlm.connector` (float32) in place, or load what an earlier call left in `path`."""
+    connector = vlm.connector
     if path.exists():
         connector.load_state_dict(torch.load(path, weights_only=True))
         return
     index = {name: i for i, name in enumerate(vlm.vocabulary)}
     scalars = [connector.scale, connector.nothing]
     rest = [p for p in connector.parameters() if all(p is not s for s in scalars)]
-    optimiser = torch.optim.Adam([{"params": rest, "base": rate}, {"params": scalars, "base": 30 * rate}])
+    optimiser = torch.optim.Adam([{"params": rest, "base": RATE}, {"params": scalars, "base": SCALARS * RATE}])
     began, recent = time.time(), []
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * min(1, (step + 1) / 20) * (0.02 + 0.49 * (1 + np.cos(np.pi * step / steps)))
-        x, nouns = batches(step)
+        rng = np.random.default_rng([seed, 7, step])
+        order = np.arange(step * PASTED, (step + 1) * PASTED) % len(images.things)
+        batch = [images.pasted(int(i)) for i in order]
+        batch += [images.prototype(rng) for _ in range(PROTOTYPES)]
+        x = torch.stack([features for features, _ in batch]).float()
         with torch.autocast("cpu", torch.bfloat16):
             query = connector.query(x)
         chosen = connector.choices(query.float())
-        missed, stray = losses(chosen, [[index[name] for name in names] for names in nouns])
+        missed, stray = losses(chosen, [[index[name] for name, _ in things] for _, things in batch])
         optimiser.zero_grad(set_to_none=True)
         (missed + stray).backward()
         nn.utils.clip_grad_norm_(rest, 1.0)
@@ -60,8 +65,8 @@ def losses(chosen: Tensor, nouns: list[list[int]]) -> tuple[Tensor, Tensor]:
     allowed = torch.zeros(len(chosen), chosen.shape[-1], dtype=torch.bool)
     allowed[:, -1] = True
     missed = torch.zeros(())
-    for i, own in enumerate(nouns):
+    for i, (own, cells) in enumerate(zip(nouns, chosen.unbind(0), strict=True)):
         allowed[i, own] = True
-        best = chosen[i][:, own].topk(BEST_CELLS, dim=0).values.logsumexp(0) - np.log(BEST_CELLS)
+        best = cells[:, own].topk(BEST_CELLS, dim=0).values.logsumexp(0) - np.log(BEST_CELLS)
         missed = missed - best.sum() / sum(map(len, nouns))
     return missed, -chosen.masked_fill(~allowed[:, None], -torch.inf).logsumexp(-1).mean()

@@ -1,0 +1,121 @@
+"""Train the default VLM's connector and LoRA, in three stages. See README.md for the command.
+
+words: the connector alone, from the nouns of captions. lookup: the LoRA alone, on made-up tokens. captions: both, on
+captions of pasted composites and of prototypes, with a share of made-up tokens so that looking things up stays sharp.
+Composites are encoded once (the encoder is frozen). Each stage leaves a checkpoint in --work; the same command resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import captions
+import numpy as np
+import torch
+from composites import Composites, Thing
+from learner import Learner
+from lookup import Lookup
+from torch import Tensor
+from words import fit_words
+
+from wherein.synth.backgrounds import Backgrounds
+from wherein.synth.objects import ObjectBank
+from wherein.vlm.connector import Connector
+from wherein.vlm.default import DefaultVLM
+from wherein.vlm.packing import Branch, pack
+
+PASTED, PROTOTYPES, CELLS = 10, 3, 60
+LOOKUP_EVERY = 5  # of the caption steps, one is on made-up tokens
+RATE = 1e-3
+LOUD, STYLE_NORM = 300, 0.8  # main directions of 1,280; norm of the style path in a token, where a word's is about 2
+CONNECTOR = 0.06  # of the LoRA's rate in the caption stage: a larger one forgets the words within a few steps
+
+
+def branches(things: list[Thing], names: tuple[str, ...], rng: np.random.Generator, vlm: DefaultVLM) -> list[Branch]:
+    """Caption, one attribute per object where a colour dominates, presence of one object and of one absent name."""
+    here = [name for name, _ in things]
+    rows = [captions.caption(vlm.encode, here, vlm.tokenizer.eos_token_id)]
+    rows += [captions.attribute(vlm.encode, name, word) for name, word in things if word]
+    rows.append(captions.presence(vlm.encode, here[rng.integers(len(here))], True))
+    absent = names[rng.integers(len(names))]
+    if absent not in here:
+        rows.append(captions.presence(vlm.encode, absent, False))
+    return rows
+
+
+def caption_loss(
+    vlm: DefaultVLM, images: Composites, names: tuple[str, ...], rng: np.random.Generator, step: int
+) -> tuple[Tensor, Tensor]:
+    """One step on images, each shown through CELLS of its cells drawn at random: half the cost, and a regulariser."""
+    order = np.arange(step * PASTED, (step + 1) * PASTED) % len(images.things)
+    batch = [images.pasted(int(i)) for i in order] + [images.prototype(rng) for _ in range(PROTOTYPES)]
+    whole = vlm.grid[0] * vlm.grid[1]
+    cells = torch.from_numpy(np.sort(np.stack([rng.permutation(whole)[:CELLS] for _ in batch]), axis=1))
+    x_v = torch.stack([features[own] for (features, _), own in zip(batch, cells, strict=True)])
+    rows = [branches(things, names, rng, vlm) for _, things in batch]
+    return vlm.loss(x_v, pack(whole, vlm.encode(vlm.shared_prompt), rows, cells))
+
+
+def lookup_loss(vlm: DefaultVLM, lookup: Lookup, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """One step on made-up tokens, put in the place of the connector's."""
+    tokens, packed = lookup.batch(rng)
+    with vlm.seam("connector_tokens", lambda _: tokens):
+        return vlm.loss(torch.zeros(len(tokens), 1, vlm.feature_dim), packed)
+
+
+@torch.no_grad()
+def quiet_style(connector: Connector, images: Composites) -> None:
+    """Start the style path on the directions in which features vary least, all but the LOUD main ones.
+
+    What they carry is then a faint noise to the language model, until training, or an insert, makes use of them.
+    """
+    sample = images.features[:: max(1, len(images.things) // 60)].float().flatten(0, 1)
+    normed = connector.norm(sample)
+    main = torch.linalg.eigh(torch.cov(normed.T)).eigenvectors[:, -LOUD:]
+    weight = connector.style.weight
+    quiet = weight - (weight @ main) @ main.T
+    weight.copy_(quiet * STYLE_NORM / (normed @ quiet.T).std(0).norm())
+
+
+def train(args: argparse.Namespace) -> None:
+    """Encode, train, resume, save."""
+    torch.manual_seed(args.seed)
+    work, vlm = Path(args.work), DefaultVLM(trained=False)
+    bank = ObjectBank.load() + ObjectBank.from_folder(args.extra) if args.extra else ObjectBank.load()
+    grounds = Backgrounds.from_folder(args.backgrounds) if args.backgrounds else Backgrounds.load()
+    images = Composites(vlm, bank, grounds, args.images, args.seed, work)
+    learner = Learner(vlm)
+    vlm.connector.float().requires_grad_(True)
+    vlm.connector.register_forward_pre_hook(lambda _, a: (a[0].float(),))
+    vlm.connector.register_forward_hook(lambda _, __, out: out.to(torch.bfloat16))
+    fit_words(vlm, images, args.word_steps, args.seed, work / "words.pt")
+    quiet_style(vlm.connector, images)
+    lookup = Lookup(vlm)
+
+    def rng(stage: int, step: int) -> np.random.Generator:
+        return np.random.default_rng([args.seed, stage, step])
+
+    learner.fit(lambda i: lookup_loss(vlm, lookup, rng(1, i)), args.lookup_steps, RATE, 0, work / "lookup.pt")
+
+    def mixed(step: int) -> tuple[Tensor, Tensor]:
+        if step % LOOKUP_EVERY == LOOKUP_EVERY - 1:
+            return lookup_loss(vlm, lookup, rng(2, step))
+        return caption_loss(vlm, images, bank.names, rng(3, step), step)
+
+    learner.fit(mixed, args.steps, RATE, CONNECTOR, work / "captions.pt")
+    learner.export(Path(args.out))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--extra", help="folder of further cut-outs")
+    parser.add_argument("--backgrounds", help="folder of wallpapers")
+    parser.add_argument("--images", type=int, default=7200)
+    parser.add_argument("--word-steps", type=int, default=400)
+    parser.add_argument("--lookup-steps", type=int, default=350)
+    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", required=True)
+    train(parser.parse_args())

@@ -1,0 +1,70 @@
+"""The made-up images of the recipe's second stage: what they teach is to read, and nothing about where things are."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "default_vlm"
+
+
+@pytest.fixture
+def lookup(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    if not RECIPE.is_dir():
+        pytest.skip("the recipes are not part of this copy of the source")
+    monkeypatch.syspath_prepend(str(RECIPE))
+    return importlib.import_module("lookup")
+
+
+@pytest.fixture
+def made(lookup: ModuleType, default_vlm: Any) -> Any:
+    return lookup.Lookup(default_vlm)
+
+
+def test_a_batch_is_a_function_of_its_generator(lookup: ModuleType, made: Any) -> None:
+    tokens, packed = made.batch(np.random.default_rng(3))
+    again, _ = made.batch(np.random.default_rng(3))
+    other, _ = made.batch(np.random.default_rng(4))
+    assert tokens.shape == (lookup.BATCH, lookup.CELLS, 576) and tokens.dtype == torch.bfloat16
+    assert torch.equal(tokens, again) and not torch.equal(tokens, other)
+    cells, text = packed.positions[:, : lookup.CELLS], packed.positions[:, lookup.CELLS :]
+    assert (cells.diff(dim=1) > 0).all() and cells.max() < 100 <= text.min()
+
+
+def test_no_number_and_no_word_of_place_is_ever_a_target(lookup: ModuleType, made: Any, default_vlm: Any) -> None:
+    assert len(made.words) == len(set(made.words)) == 6000
+    assert not [word for word in made.words if lookup.POSITION.fullmatch(word) or not re.fullmatch("[a-z]+", word)]
+    assert {"left", "where", "near", "below", "seven"}.isdisjoint(made.words)
+    tokenizer = default_vlm.tokenizer
+    for seed in range(3):
+        _, packed = made.batch(np.random.default_rng(seed))
+        assert not re.search(r"[\d\[\]]", tokenizer.decode(packed.labels[packed.labels >= 0].tolist()))
+
+
+def test_a_thing_is_asked_for_by_its_name_and_answered_with_its_words(
+    lookup: ModuleType, made: Any, default_vlm: Any
+) -> None:
+    """What a thing's cells hold beyond its name and the rest of the image leans towards the answer's words."""
+    values = np.array([11, 2000, 4321])
+    tokens = made._cells(np.random.default_rng(0), np.array([0] * 6 + [-1] * 6), {0: (5, values)})
+    held = tokens[:6].mean(0) - tokens[6:].mean(0) - 0.6 * made.names[5]
+    share = (made.values @ held) / made.values.pow(2).sum(1)
+    assert (share[values] > 0.3).all() and share.abs().median() < 0.15
+    branch = made._question(np.random.default_rng(0), 5, values)
+    assert default_vlm.vocabulary[5] in default_vlm.tokenizer.decode(branch.context)
+    assert default_vlm.tokenizer.decode(branch.target) == " " + ", ".join(made.words[v] for v in values)
+    assert branch.weights == (1.0, 0.0, 1.0, 0.0, 1.0)
+
+
+def test_a_layout_holds_every_thing_it_was_asked_for_at_most(lookup: ModuleType) -> None:
+    for seed in range(20):
+        owner = lookup.layout(np.random.default_rng(seed), 10, 10, things=6)
+        assert owner.shape == (100,) and set(owner.tolist()) <= {-1, 0, 1, 2, 3, 4, 5}
+        assert len(set(owner.tolist()) - {-1}) >= 1
