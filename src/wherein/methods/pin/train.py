@@ -4,8 +4,8 @@ Notable choices:
 - All questions about one composite (each object, and one thing that is absent) share its image in one sequence.
 - Early steps ask only for an object's centre, and steps by then may show single objects only. A loss at the entropy of
   the box prior means that only the average box was learnt; this curriculum is to break it.
-- Behind a connector that keeps cells apart, the insert starts from the digits of each cell's place and has no share
-  common to all cells: such an offset fits the average box first, and drowns the image.
+- Behind a connector that keeps cells apart, the insert starts from the digits of each cell's place, which the language
+  model reads untrained; a learning rate above 1e-5 loses that again.
 - A digit competes with digits only, as it does under the grammar. With the whole vocabulary in the softmax the insert
   learns the answer's format first, as one large offset on every cell that drowns the image.
 - Under a fixed-width codec the tens digit weighs more than the units digit, and characters that the grammar
@@ -57,8 +57,8 @@ class Recipe:
     batch: int = 12
     cells: float = 0.6
     min_objects: int = 1
-    centre_until: float = 0.2
-    single_until: float = 0.35
+    centre_until: float = 0.5
+    single_until: float = 0.0
     name_until: float = 0.0
     one_object: bool = False
     absent: bool = True
@@ -69,9 +69,9 @@ class Recipe:
     code: str = "2d"
     codec: str = "sides"
     seam: str = "connector_tokens"
-    centred: bool = True
+    centred: bool = False
     numbered: float = 1.0
-    learning_rate: float = 1.5e-4
+    learning_rate: float = 1e-5
     final: float = 0.05
 
 
