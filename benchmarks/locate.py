@@ -59,7 +59,8 @@ def alternating(off: Callable[[], object], on: Callable[[], object], times: int)
 
 def random_pin(vlm: DefaultVLM) -> Pin:
     """An insert that was never trained: as fast as one that was."""
-    config = PinConfig(*vlm.grid, vlm.feature_dim, code="2d", codec=vlm.codec)
+    seam = "connector_tokens"
+    config = PinConfig(*vlm.grid, vlm.width(seam), code="2d", codec=vlm.codec, seam=seam)
     module = PositionalInsert(config)
     torch.nn.init.normal_(module.layers[-1].weight, std=0.02)
     with tempfile.TemporaryDirectory() as folder:

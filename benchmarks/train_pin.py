@@ -58,7 +58,7 @@ class Timed(PinTask):
 
 def measure(vlm: DefaultVLM, steps: int, images: int, folder: Path) -> dict[str, float]:
     """Encode, train, time."""
-    recipe = replace(RECIPES["default"], centre_until=0.0)
+    recipe = RECIPES["default"]
     bank = ObjectBank.load().without(is_held_out)
     config = replace(AUGMENTED, min_objects=recipe.min_objects)
     source = composed(bank, Backgrounds.load(), vlm.size[0], 0, config)

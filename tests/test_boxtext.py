@@ -1,5 +1,5 @@
 import random
-from itertools import combinations
+from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from wherein.boxtext import BRACKET, CODECS, SIDES, Codec, TokenConstraint, parse_box
+from wherein.boxtext import BRACKET, CODECS, RANGES, Codec, TokenConstraint, parse_box
 from wherein.errors import InputError
 
 codecs = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
@@ -70,7 +70,7 @@ def test_codecs_by_hand() -> None:
         "0-100": "[12, 31, 50, 81]",
         "0-1000": "[125, 312, 500, 812]",
         "00-99": "[12,31,50,80]",
-        "sides": "left at12, top at31, right at50, bottom at80.",
+        "ranges": "from1 and3 to4 and7.",
     }
     assert CODECS["grid16"].encode(box * 2, 448, 448) == "[28,70,112,182]"
     assert CODECS["grid16"].decode("[28,70,112,182]", 448, 448).tolist() == [56, 140, 224, 364]
@@ -78,12 +78,9 @@ def test_codecs_by_hand() -> None:
     assert CODECS["pixels"].encode([10.2, 10.2, 10.4, 10.4], 20, 20) == "[10, 10, 11, 11]"
     assert CODECS["00-99"].spans("at [05,30,55,81].") == [(4, 6), (7, 9), (10, 12), (13, 15)]
     assert CODECS["00-99"].spans("nowhere") == []
-    assert CODECS["sides"].decode("it is left at 00, top at00, right at 99, bottom at99.", 30, 20).tolist() == [
-        0,
-        0,
-        30,
-        20,
-    ]
+    assert CODECS["ranges"].decode("it goes from 0 and3 to9 and3.", 30, 20).tolist() == [0, 6, 30, 8]
+    assert CODECS["ranges"].decode("from4 and3 to3 and3.", 30, 20) is None
+    assert CODECS["ranges"].encode([10.2, 10.2, 10.4, 10.4], 20, 20) == "from5 and5 to5 and5."
 
 
 def test_decode_cuts_to_the_picture() -> None:
@@ -104,7 +101,7 @@ def test_encode_then_decode_is_as_near_as_the_numbers_allow(codec: Codec, width:
         return
     text = codec.encode(box, width, height)
     assert codec.grammar(width, height).full(text)
-    step = size / (np.array([len(codec.numbers(side)) for side in size]) - 1)
+    step = size / (np.array([len(codec.numbers(side)) for side in size]) - 1 + codec.beyond)
     large = np.tile(inside[2:] - inside[:2] >= step[:2], 2)
     assert (np.abs(codec.decode(text, width, height) - inside) <= np.where(large, step / 2, step) + 1e-9).all()
 
@@ -126,12 +123,14 @@ def test_a_box_that_is_no_box_is_not_encoded() -> None:
         (Codec("grid", unit=28, step=14, frame=BRACKET), 224, 5),
         (Codec("two digits", unit=12, step=3, digits=2, frame=BRACKET), 50, 50),
         (Codec("words", unit=3, digits=2, frame=("x ", " y ", " to ", " and ", ".")), 50, 50),
+        (Codec("strips", unit=4, frame=RANGES, inclusive=True), 50, 50),
     ],
 )
 @pytest.mark.parametrize("lead", ["", " ", "at "])
 def test_prefix_is_exact(codec: Codec, width: int, height: int, lead: str) -> None:
     grammar = codec.grammar(width, height, lead)
-    columns, rows = (list(combinations(codec.numbers(side), 2)) for side in (width, height))
+    pairs = combinations_with_replacement if codec.inclusive else combinations
+    columns, rows = (list(pairs(codec.numbers(side), 2)) for side in (width, height))
     parts = [(*zip(codec.frame, (a, b, c, d, ""), strict=True),) for a, c in columns for b, d in rows]
     texts = {lead + "".join(text + number for text, number in pairs) for pairs in parts}
     beginnings = {text[:end] for text in texts for end in range(len(text) + 1)}
@@ -157,7 +156,7 @@ def test_garbage_is_no_prefix(codec: Codec, text: str) -> None:
 def lines() -> list[str]:
     draw = random.Random(0)
     numbers = [sorted(draw.choices(range(225), k=4)) for _ in range(300)]
-    return [f"at {row} or [{','.join(map(str, row))}]. the cat, [cat], 12" for row in numbers]
+    return [f"at {row} or [{','.join(map(str, row))}]. the cat, [cat], 12 from1 and3 to4 and6." for row in numbers]
 
 
 def byte_level() -> Tokenizer:
@@ -176,7 +175,7 @@ def metaspace() -> Tokenizer:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    alphabet = sorted({*"▁[],.0123456789", *"".join(SIDES)} - {" "})
+    alphabet = sorted({*"▁[],.0123456789", *"".join(RANGES)} - {" "})
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, special_tokens=special, max_token_length=5)
     tokenizer.train_from_iterator(lines(), trainer)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wherein.vlm.default import DefaultVLM
@@ -90,15 +90,27 @@ class Learner:
         optimiser.load_state_dict(saved["optimiser"])
         return int(saved["step"])
 
+    def load(self, path: Path) -> None:
+        """Go on from weights that `export` wrote."""
+        state = load_file(path)
+        connector = {k.removeprefix("connector."): v for k, v in state.items() if k.startswith("connector.")}
+        self.vlm.connector.load_state_dict(connector)
+        for key, master, scale in self._factors():
+            master.data.copy_(state[key].float() / scale)
+
     def export(self, out: Path) -> None:
         """Write connector and LoRA factors (scale folded into B) as bfloat16 safetensors, atomically."""
-        values = {id(p): m for p, m in zip(self.lora, self.masters, strict=True)}
         state = {f"connector.{k}": v for k, v in self.vlm.connector.state_dict().items()}
-        for name, p in self.vlm.language_model.named_parameters():
-            for factor, mark, scale in (("lora_A", "A", 1.0), ("lora_B", "B", ALPHA / RANK)):
-                if factor in name:
-                    state[name.split(f".{factor}")[0] + f".weight.{mark}"] = values[id(p)] * scale
+        state |= {key: master * scale for key, master, scale in self._factors()}
         temporary = out.with_suffix(".tmp")
         tensors = {key: v.detach().to(torch.bfloat16).contiguous() for key, v in state.items()}
         save_file(tensors, temporary, metadata={"rank": str(RANK), "format": "wherein-default-1"})
         temporary.replace(out)
+
+    def _factors(self) -> Iterator[tuple[str, Tensor, float]]:
+        """(name in the file, master, scale in the file) of each factor of the LoRA."""
+        masters = {id(p): m for p, m in zip(self.lora, self.masters, strict=True)}
+        for name, p in self.vlm.language_model.named_parameters():
+            for factor, mark, scale in (("lora_A", "A", 1.0), ("lora_B", "B", ALPHA / RANK)):
+                if factor in name:
+                    yield name.split(f".{factor}")[0] + f".weight.{mark}", masters[id(p)], scale

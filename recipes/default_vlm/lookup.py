@@ -1,12 +1,13 @@
-"""Second stage: teach the language model to look a named thing up among the image tokens, without any image.
+"""First stage: teach the language model to look a named thing up among the image tokens, without any image.
 
-Tokens are made up: a random layout of things, each a few cells that lean towards the embedding of its name, as the
-connector's do, and carry the embeddings of one to three arbitrary English words besides. The sentence asks for them by
-the thing's name (" a camel that is" -> "frozen, lending"; commoner words first), lists the names as a caption does, or
-denies a thing that is not there.
-Words are drawn at random, so nothing is learnt of what things are like, only how to read them: the frozen model's
-attention then finds a named thing in one step. No digit and no position word is ever a target, and a step costs a third
-of one on images: few cells, many questions.
+Tokens are made up: things of a few cells each. A cell leans towards the embedding of its thing's name, as the
+connector's do, and carries the embeddings of up to two arbitrary English words; in most images each cell, of a thing or
+not, also carries two numbers of one digit, the first as a digit, the second as a number word. A sentence asks for a
+thing by its name: for its words (" a camel that is" -> "frozen, lending", commoner ones first), for the range of its
+cells' numbers (" a camel ranges" -> "from1 and3 to4 and6.": the smallest of both kinds, then the largest; "not" where
+there are no numbers, or no camel), for whether it is there, or for all names, as a caption does.
+All is drawn at random and the cells are shuffled, so nothing is learnt of what things are like or of where a token
+stands, only how to read tokens by name. No word of place is ever a target.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wherein.boxtext import CODECS
+from wherein.methods.pin.method import REFUSAL
+from wherein.methods.pin.numbers import number_codes
 from wherein.vlm.default import DefaultVLM
 from wherein.vlm.packing import Branch, Packed, pack
 
-CELLS, BATCH, THINGS, VALUES = 40, 16, 6, (1, 1, 2, 3)
+CELLS, BATCH, THINGS, WORDS = 40, 16, 5, (0, 1, 1, 2)
+NUMBERED = 0.85  # share of the images whose cells carry numbers
 TEMPLATES = (" {} that is", " {} that is", " {} in", " {} with", " {} called", " {} of", " {} which looks", " {}")
 POSITION = re.compile(
     r"box(es)?|bounding|point\w*|coordinates?|position\w*|locat\w+|place[ds]?|where\w*|regions?|areas?"
@@ -45,74 +50,91 @@ class Lookup:
         self.words = [word for _, word in words if not POSITION.fullmatch(word)][:6000]
         values = table[[pieces[f"Ġ{word}"] for word in self.words]].float()
         self.values = values - values.mean(0)
-        self.fillers = np.array([i for i, p in ((i, vlm.tokenizer.decode([i])) for i in pieces.values()) if plain(p)])
+        self.first, self.second = number_codes(vlm)
         self.shared = vlm.encode(vlm.shared_prompt)
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Packed]:
-        """Tokens bfloat16[B, CELLS, D_t] and the packed questions about them, cells at their raster positions."""
-        made = [self._image(rng) for _ in range(BATCH)]
-        cells = torch.from_numpy(np.stack([cells for _, cells, _ in made]))
-        packed = pack(self.vlm.grid[0] * self.vlm.grid[1], self.shared, [rows for _, _, rows in made], cells)
-        return torch.stack([x for x, _, _ in made]).to(torch.bfloat16), packed
+    def batch(self, rng: np.random.Generator, alike: float) -> tuple[Tensor, Packed]:
+        """Tokens bfloat16[B, CELLS, D_t] and the packed questions about them, cells at positions drawn at random.
 
-    def _image(self, rng: np.random.Generator) -> tuple[Tensor, NDArray[np.int64], list[Branch]]:
-        owner = layout(rng, *self.vlm.grid, things=int(rng.integers(1, THINGS + 1)))
+        `alike`: share of the images in which all cells of a thing carry the same two numbers, which is learnt sooner.
+        """
+        whole = self.vlm.grid[0] * self.vlm.grid[1]
+        made = [self._image(rng, alike) for _ in range(BATCH)]
+        cells = torch.from_numpy(np.sort(np.stack([rng.permutation(whole)[:CELLS] for _ in made]), axis=1))
+        packed = pack(whole, self.shared, [rows for _, rows in made], cells)
+        return torch.stack([x for x, _ in made]).to(torch.bfloat16), packed
+
+    def _image(self, rng: np.random.Generator, alike: float) -> tuple[Tensor, list[Branch]]:
+        owner = layout(rng, 10, 10, things=int(rng.integers(1, THINGS + 1)))
         spread = rng.permutation(len(owner))
         mine, rest = spread[owner[spread] >= 0], spread[owner[spread] < 0]
-        cells = np.sort(np.concatenate([mine[: CELLS - 10], rest, mine[CELLS - 10 :]])[:CELLS])
-        owner = owner[cells]
+        drawn = rng.permutation(np.concatenate([mine[: CELLS - 10], rest, mine[CELLS - 10 :]])[:CELLS])
+        owner, numbers = owner[drawn], np.stack([drawn % 10, drawn // 10], axis=1)
         kept = [int(k) for k in np.unique(owner) if k >= 0]
-        names = rng.choice(len(self.names), len(kept) + 1, replace=False)
-        values = [np.sort(rng.integers(len(self.words), size=rng.choice(VALUES))) for _ in kept]
-        x = self._cells(rng, owner, dict(zip(kept, zip(names, values, strict=False), strict=True)))
-        order = sorted(range(len(kept)), key=lambda i: -(owner == kept[i]).sum())
-        rows = [self._question(rng, int(names[i]), values[i]) for i in order]
-        texts = [self.vlm.vocabulary[names[i]] for i in order]
+        names = dict(zip(kept, rng.choice(len(self.names), len(kept), replace=False), strict=True))
+        words = {k: np.sort(rng.integers(len(self.words), size=rng.choice(WORDS))) for k in kept}
+        x = self._cells(rng, owner, names, words)
+        rows = [self._words(rng, int(names[k]), words[k]) for k in kept if len(words[k])][:2]
+        if rng.random() < NUMBERED:
+            if rng.random() < alike:
+                for k in kept:
+                    numbers[owner == k] = rng.choice(numbers[owner == k])
+            loud = rng.uniform(0.5, 1.2)
+            x += float(loud) * (self.first[numbers[:, 0]] + self.second[numbers[:, 1]])
+            rows += [self._range(int(names[k]), numbers[owner == k]) for k in kept]
+        else:
+            rows += [self._refusal(int(names[k])) for k in kept]
+        absent = int(rng.integers(len(self.names)))
+        if absent not in names.values():
+            rows.append(self._refusal(absent))
+            rows.append(captions.presence(self.vlm.encode, self.vlm.vocabulary[absent], False))
+        texts = [self.vlm.vocabulary[names[k]] for k in sorted(kept, key=lambda k: -(owner == k).sum())]
+        rows.append(captions.presence(self.vlm.encode, texts[rng.integers(len(texts))], True))
         if len(texts) <= 3:
             rows.append(captions.caption(self.vlm.encode, texts, self.vlm.tokenizer.eos_token_id))
-        rows.append(captions.presence(self.vlm.encode, texts[rng.integers(len(texts))], True))
-        rows.append(captions.presence(self.vlm.encode, self.vlm.vocabulary[names[-1]], False))
-        return x, cells, rows
+        return x, rows
 
     def _cells(
-        self, rng: np.random.Generator, owner: NDArray[np.int64], things: dict[int, tuple[int, NDArray[np.int64]]]
+        self,
+        rng: np.random.Generator,
+        owner: NDArray[np.int64],
+        names: dict[int, int],
+        words: dict[int, NDArray[np.int64]],
     ) -> Tensor:
-        """What a connector could make of the layout: names with doubt, strays, an offset and noise."""
+        """What a connector could make of the things: names with doubt, strays, an offset and noise."""
         n, width = len(owner), self.names.shape[1]
         noise = rng.normal(size=(n, width)) * rng.uniform(0.2, 1.2) + rng.normal(size=width) * rng.uniform(0, 0.8)
         x = self.blank + torch.from_numpy(noise / width**0.5).float()
         stray = torch.from_numpy(np.where(rng.random(n) < 0.3, rng.uniform(0, 0.4, n), 0)).float()
         x += stray[:, None] * self.names[torch.from_numpy(rng.integers(len(self.names), size=n))]
-        for k, (name, values) in things.items():
+        for k, name in names.items():
             mine = torch.from_numpy(owner == k)
-            sure = torch.from_numpy(
-                np.clip(rng.uniform(0.3, 1) + rng.normal(0, 0.15, int(mine.sum())), 0.05, 1)
-            ).float()
+            sure = torch.from_numpy(np.clip(rng.uniform(0.4, 1) + rng.normal(0, 0.15, int(mine.sum())), 0.2, 1)).float()
             doubt = self.names[int(rng.integers(len(self.names)))] * float(rng.uniform(0, 0.6))
             x[mine] += sure[:, None] * self.names[name] + (1 - sure[:, None]) * doubt
-            for value in values:
+            for value in words[k]:
                 x[mine] += float(rng.uniform(0.35, 1.0)) * self.values[value]
         return x
 
-    def _question(self, rng: np.random.Generator, name: int, values: NDArray[np.int64]) -> Branch:
-        """Half the time a sentence; else up to six arbitrary tokens before each word, which the answer must outlive."""
-        thing, words = captions.with_article(self.vlm.vocabulary[name]), [self.words[value] for value in values]
-        if rng.random() < 0.5:
-            template = TEMPLATES[rng.integers(len(TEMPLATES))]
-            target = self.vlm.encode(" " + ", ".join(words))
-            weights = tuple(float(i % 2 == 0) for i in range(len(target)))
-            return Branch(tuple(self.vlm.encode(template.format(thing))), tuple(target), weights)
-        gaps = [[int(token) for token in rng.choice(self.fillers, rng.integers(7))] for _ in words]
-        context = (*self.vlm.encode(f" {thing}"), *gaps[0])
-        text: list[tuple[int, float]] = []
-        for word, gap in zip(words, [[], *gaps[1:]], strict=True):
-            text += [(token, 0.0) for token in gap] + [(self.vlm.encode(f" {word}")[0], 1.0)]
-        return Branch(context, tuple(token for token, _ in text), tuple(weight for _, weight in text))
+    def _asked(self, name: int) -> tuple[int, ...]:
+        phrase = captions.with_article(self.vlm.vocabulary[name])
+        return tuple(self.vlm.encode(self.vlm.locate_prompt.format(phrase=phrase)))
 
+    def _words(self, rng: np.random.Generator, name: int, values: NDArray[np.int64]) -> Branch:
+        template = TEMPLATES[rng.integers(len(TEMPLATES))]
+        context = self.vlm.encode(template.format(captions.with_article(self.vlm.vocabulary[name])))
+        target = self.vlm.encode(" " + ", ".join(self.words[value] for value in values))
+        return Branch(tuple(context), tuple(target), tuple(float(i % 2 == 0) for i in range(len(target))))
 
-def plain(piece: str) -> bool:
-    """No digit, no bracket and no word of place in a token's text: it may stand between a name and its words."""
-    return bool(piece) and not re.search(r"[\d\[\](){}<>%|]", piece) and not POSITION.fullmatch(piece.strip().lower())
+    def _refusal(self, name: int) -> Branch:
+        return Branch(self._asked(name), tuple(self.vlm.encode(REFUSAL)))
+
+    def _range(self, name: int, numbers: NDArray[np.int64]) -> Branch:
+        """The smallest and the largest numbers of the thing's cells int64[n, 2], in the words of the model's codec."""
+        frame, ends = CODECS[self.vlm.codec].frame, [*numbers.min(0), *numbers.max(0), ""]
+        target = self.vlm.encode(" " + "".join(f"{text}{number}" for text, number in zip(frame, ends, strict=True)))
+        digits = [self.vlm.tokenizer.decode([token]).isdigit() for token in target]
+        return Branch(self._asked(name), tuple(target), (1.0, *(1.0 if digit else 0.1 for digit in digits[1:])))
 
 
 def layout(rng: np.random.Generator, rows: int, columns: int, things: int) -> NDArray[np.int64]:
@@ -120,7 +142,7 @@ def layout(rng: np.random.Generator, rows: int, columns: int, things: int) -> ND
     y, x = np.mgrid[0:rows, 0:columns]
     owner = np.full((rows, columns), -1)
     for k in range(things):
-        cy, cx, ry, rx = rng.uniform(0, rows), rng.uniform(0, columns), rng.uniform(0.7, 3), rng.uniform(0.7, 3)
+        cy, cx, ry, rx = rng.uniform(0, rows), rng.uniform(0, columns), rng.uniform(0.7, 4.5), rng.uniform(0.7, 4.5)
         patch = (((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1) & (owner < 0)
         if not patch.any():
             patch = np.zeros_like(patch)

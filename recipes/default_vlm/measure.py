@@ -3,7 +3,8 @@
 captions: share of the pasted objects that the greedy caption names (whole name, or its last word).
 pointing: for composites of two or three objects, the share of objects in whose box the attention of the last token of
 " In the image is a <name>" peaks, for each of the language model's heads; the best single head counts. Heads are chosen
-on one half of the objects and measured on the other.
+on one half of the objects and measured on the other. pointing_numbers: the same where each of a box's four numbers is
+about to be written, with made-up numbers before it: what is not looked up there cannot be unlocked.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from wherein.boxtext import CODECS
 from wherein.phrases import noun_phrase
 from wherein.synth import AUGMENTED, Backgrounds, ObjectBank, compose, is_held_out
+from wherein.vlm.base import eager_attention
 from wherein.vlm.default import DefaultVLM
 
 
@@ -28,13 +31,13 @@ def named(name: str, caption: str) -> bool:
 
 
 @torch.inference_mode()
-def pointing(vlm: DefaultVLM, x_v: torch.Tensor, objects: list[Any]) -> np.ndarray:
-    """bool[objects, layers, heads]: the head's peak cell centre lies in the object's box."""
+def pointing(vlm: DefaultVLM, x_v: torch.Tensor, objects: list[Any], text: str) -> np.ndarray:
+    """bool[objects, layers, heads]: the head's peak cell lies in the object's box, behind `text` with its {phrase}."""
     rows, columns = vlm.grid
     image, embed = vlm.tokens(x_v), vlm.language_model.get_input_embeddings()
     hits = []
     for thing in objects:
-        ids = torch.tensor([vlm.encode(f"{vlm.shared_prompt} {noun_phrase(thing.name)}")])
+        ids = torch.tensor([vlm.encode(vlm.shared_prompt + text.format(phrase=noun_phrase(thing.name)))])
         embeds = torch.cat([image, embed(ids).to(image.dtype)], dim=1)
         attentions = vlm.language_model.get_decoder()(inputs_embeds=embeds, output_attentions=True).attentions
         peak = torch.stack([a[0, :, -1, : rows * columns].float().argmax(-1) for a in attentions]).numpy()
@@ -42,6 +45,19 @@ def pointing(vlm: DefaultVLM, x_v: torch.Tensor, objects: list[Any]) -> np.ndarr
         x0, y0, x1, y1 = thing.box
         hits.append((x >= x0) & (x < x1) & (y >= y0) & (y < y1))
     return np.array(hits)
+
+
+def best_head(hits: np.ndarray) -> float:
+    """The share of hits bool[objects, layers, heads] of the best head: chosen on one half, measured on the other."""
+    layer, head = np.unravel_index(hits[::2].mean(0).argmax(), hits.shape[1:])
+    return round(float(hits[1::2, layer, head].mean()), 3)
+
+
+def questions(vlm: DefaultVLM) -> list[str]:
+    """The name alone, and what stands before each number when a made-up box is written behind the name."""
+    codec = CODECS[vlm.codec]
+    answer = " " + codec.encode([10, 30, 50, 80], 100, 100)
+    return [" {phrase}", *(vlm.locate_prompt + answer[:start] for start, _ in codec.spans(answer))]
 
 
 def main() -> None:
@@ -65,14 +81,13 @@ def main() -> None:
         found = [named(thing.name, text) for c, text in zip(made, texts, strict=True) for thing in c.objects]
         figures[f"captions_{group}"] = round(float(np.mean(found)), 3)
         print(group, [(texts[i], [t.name for t in made[i].objects]) for i in range(8)])
-        vlm.language_model.set_attn_implementation("eager")
         several = [i for i, c in enumerate(made) if len(c.objects) > 1][: args.images // 3]
-        hits = np.concatenate([pointing(vlm, x_v[i : i + 1], made[i].objects) for i in several])
-        vlm.language_model.set_attn_implementation("sdpa")
-        best = np.unravel_index(hits[::2].mean(0).argmax(), hits.shape[1:])
-        figures[f"pointing_{group}"] = round(float(hits[1::2][:, best[0], best[1]].mean()), 3)
-        figures[f"best_head_{group}"] = [int(best[0]), int(best[1])]
-        figures[f"top_heads_{group}"] = [round(float(v), 3) for v in np.sort(hits.mean(0).ravel())[::-1][:5]]
+        shares = []
+        with eager_attention(vlm.language_model):
+            for text in questions(vlm):
+                hits = np.concatenate([pointing(vlm, x_v[i : i + 1], made[i].objects, text) for i in several])
+                shares.append(best_head(hits))
+        figures[f"pointing_{group}"], figures[f"pointing_numbers_{group}"] = shares[0], shares[1:]
     print(json.dumps(figures))
 
 

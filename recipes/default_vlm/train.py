@@ -1,6 +1,6 @@
 """Train the default VLM's connector and LoRA, in three stages. See README.md for the command.
 
-words: the connector alone, from the nouns of captions. lookup: the LoRA alone, on made-up tokens. captions: both, on
+lookup: the LoRA alone, on made-up tokens. words: the connector alone, from the nouns of captions. captions: both, on
 captions of pasted composites and of prototypes, with a share of made-up tokens so that looking things up stays sharp.
 Composites are encoded once (the encoder is frozen). Each stage leaves a checkpoint in --work; the same command resumes.
 """
@@ -26,7 +26,8 @@ from wherein.vlm.default import DefaultVLM
 from wherein.vlm.packing import Branch, pack
 
 PASTED, PROTOTYPES, CELLS = 10, 3, 60
-LOOKUP_EVERY = 5  # of the caption steps, one is on made-up tokens
+LOOKUP_EVERY = 2  # of the caption steps, one is on made-up tokens
+ALIKE = 0.5  # in the lookup stage only: a model that has met it too often copies the smallest number as the largest
 RATE = 1e-3
 LOUD, STYLE_NORM = 300, 0.8  # main directions of 1,280; norm of the style path in a token, where a word's is about 2
 CONNECTOR = 0.06  # of the LoRA's rate in the caption stage: a larger one forgets the words within a few steps
@@ -57,9 +58,9 @@ def caption_loss(
     return vlm.loss(x_v, pack(whole, vlm.encode(vlm.shared_prompt), rows, cells))
 
 
-def lookup_loss(vlm: DefaultVLM, lookup: Lookup, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def lookup_loss(vlm: DefaultVLM, lookup: Lookup, rng: np.random.Generator, alike: float) -> tuple[Tensor, Tensor]:
     """One step on made-up tokens, put in the place of the connector's."""
-    tokens, packed = lookup.batch(rng)
+    tokens, packed = lookup.batch(rng, alike)
     with vlm.seam("connector_tokens", lambda _: tokens):
         return vlm.loss(torch.zeros(len(tokens), 1, vlm.feature_dim), packed)
 
@@ -89,18 +90,21 @@ def train(args: argparse.Namespace) -> None:
     vlm.connector.float().requires_grad_(True)
     vlm.connector.register_forward_pre_hook(lambda _, a: (a[0].float(),))
     vlm.connector.register_forward_hook(lambda _, __, out: out.to(torch.bfloat16))
-    fit_words(vlm, images, args.word_steps, args.seed, work / "words.pt")
-    quiet_style(vlm.connector, images)
+    if args.start:
+        learner.load(Path(args.start))
     lookup = Lookup(vlm)
 
     def rng(stage: int, step: int) -> np.random.Generator:
         return np.random.default_rng([args.seed, stage, step])
 
-    learner.fit(lambda i: lookup_loss(vlm, lookup, rng(1, i)), args.lookup_steps, RATE, 0, work / "lookup.pt")
+    learner.fit(lambda i: lookup_loss(vlm, lookup, rng(1, i), ALIKE), args.lookup_steps, RATE, 0, work / "lookup.pt")
+    fit_words(vlm, images, args.word_steps, args.seed, work / "words.pt")
+    if not args.start:
+        quiet_style(vlm.connector, images)
 
     def mixed(step: int) -> tuple[Tensor, Tensor]:
         if step % LOOKUP_EVERY == LOOKUP_EVERY - 1:
-            return lookup_loss(vlm, lookup, rng(2, step))
+            return lookup_loss(vlm, lookup, rng(2, step), 0.0)
         return caption_loss(vlm, images, bank.names, rng(3, step), step)
 
     learner.fit(mixed, args.steps, RATE, CONNECTOR, work / "captions.pt")
@@ -112,8 +116,9 @@ if __name__ == "__main__":
     parser.add_argument("--work", required=True)
     parser.add_argument("--extra", help="folder of further cut-outs")
     parser.add_argument("--backgrounds", help="folder of wallpapers")
-    parser.add_argument("--images", type=int, default=20000)
-    parser.add_argument("--word-steps", type=int, default=400)
+    parser.add_argument("--start", help="weights of an earlier run to go on from")
+    parser.add_argument("--images", type=int, default=24000)
+    parser.add_argument("--word-steps", type=int, default=500)
     parser.add_argument("--lookup-steps", type=int, default=300)
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""First stage: teach the connector words, without the language model and without knowing where anything is.
+"""Second stage: teach the connector words, without the language model and without knowing where anything is.
 
 Image-level multiple-instance learning on captions' nouns: each cell chooses among the bank's names and "nothing"
 (softmax over token . name embedding). A cell may choose only what the caption names, and every named thing must be

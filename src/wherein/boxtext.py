@@ -14,7 +14,7 @@ from wherein.geometry import clip
 
 _NUMBER = r"\s*(-?[0-9]+(?:\.[0-9]+)?)\s*"
 BRACKET = ("[", ",", ",", ",", "]")
-SIDES = ("left at", ", top at", ", right at", ", bottom at", ".")
+RANGES = ("from", " and", " to", " and", ".")
 _SPACES = "\u0120\u2581"  # how byte-level and sentencepiece vocabularies write a space
 
 
@@ -41,10 +41,11 @@ def parse_box(text: str) -> NDArray[np.float64] | None:
     return _numbers(_pattern(BRACKET).search(text))
 
 
-def _numbers(found: re.Match[str] | None) -> NDArray[np.float64] | None:
+def _numbers(found: re.Match[str] | None, beyond: int = 0) -> NDArray[np.float64] | None:
+    """The four numbers found, `beyond` added to the far ones; None unless they are then in order."""
     if found is None:
         return None
-    x0, y0, x1, y1 = box = np.array([float(number) for number in found.groups()])
+    x0, y0, x1, y1 = box = np.array([float(number) for number in found.groups()]) + [0, 0, beyond, beyond]
     return box if np.isfinite(box).all() and x1 > x0 and y1 > y0 else None
 
 
@@ -63,6 +64,8 @@ class Codec:
         step: the numbers are the multiples of this.
         digits: numbers are padded with zeros to this many digits.
         frame: what stands before, between and behind the four numbers.
+        inclusive: the numbers are those of strips between grid lines, and a far edge is named by the last strip inside:
+            the whole picture is 0, 0, 9, 9 where `unit` is 10. Only for a `step` of 1.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Codec:
     step: int = 1
     digits: int = 1
     frame: tuple[str, str, str, str, str] = ("[", ", ", ", ", ", ", "]")
+    inclusive: bool = False
 
     def encode(self, box: ArrayLike, width: int, height: int) -> str:
         """The text for a box float64[4] in pixels of a `width` x `height` picture.
@@ -92,7 +96,7 @@ class Codec:
 
         As lenient as `parse_box`. Edges outside are cut to the picture; None when there is no box or none of it inside.
         """
-        written = _numbers(self._pattern.search(text))
+        written = _numbers(_pattern(self.frame).search(text), self.beyond)
         if written is None:
             return None
         sides = np.array([width, height, width, height])
@@ -102,7 +106,7 @@ class Codec:
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Start and end in `text` of each of the four numbers that `decode` reads; empty when there are none."""
-        found = self._pattern.search(text)
+        found = _pattern(self.frame).search(text)
         return [found.span(group) for group in range(1, 5)] if found else []
 
     def grammar(self, width: int, height: int, lead: str = "") -> "BoxGrammar":
@@ -117,11 +121,12 @@ class Codec:
 
     def numbers(self, side: int) -> tuple[str, ...]:
         """Every number, ascending, that an edge along `side` pixels can be written as."""
-        return tuple(self._write(place) for place in range(self._last(side) + 1))
+        return tuple(self._write(place) for place in range(self._last(side) + 1 - self.beyond))
 
     @property
-    def _pattern(self) -> re.Pattern[str]:
-        return _pattern(self.frame)
+    def beyond(self) -> int:
+        """How many steps behind its number a far edge lies: 1 where numbers are inclusive, else 0."""
+        return int(self.inclusive)
 
     def _last(self, side: int) -> int:
         return (self.unit or side) // self.step
@@ -135,7 +140,7 @@ class Codec:
         if first == second:  # smaller than a step: take the step that its middle lies in
             first = min(int((low + high) / 2 / side * last), last - 1)
             second = first + 1
-        return self._write(first), self._write(second)
+        return self._write(first), self._write(second - self.beyond)
 
 
 CODECS = {
@@ -146,8 +151,8 @@ CODECS = {
         Codec("0-100", unit=100),
         Codec("0-1000", unit=1000),
         Codec("00-99", unit=99, digits=2, frame=BRACKET),
-        # words say which side comes next, so that a small model keeps its place
-        Codec("sides", unit=99, digits=2, frame=SIDES),
+        # tenths of the picture; words around each number, so that a small model keeps its place
+        Codec("ranges", unit=10, frame=RANGES, inclusive=True),
     )
 }
 
@@ -155,12 +160,17 @@ CODECS = {
 class BoxGrammar:
     """Four numbers out of lists in a frame of fixed texts, x1 after x0 in its list and y1 after y0 in its own."""
 
-    def __init__(self, xs: Sequence[str], ys: Sequence[str], frame: Sequence[str], lead: str = "") -> None:
-        """`xs` and `ys` are the numbers as digits, ascending, at least two each; `lead` comes before the frame."""
+    def __init__(
+        self, xs: Sequence[str], ys: Sequence[str], frame: Sequence[str], lead: str = "", gap: int = 1
+    ) -> None:
+        """`xs` and `ys` are the numbers as digits, ascending, more than `gap` of each; `lead` comes before the frame.
+
+        A far number comes at least `gap` places after the near one: 0 lets the two be the same.
+        """
         self.alphabet = frozenset(lead + "".join([*frame, *xs, *ys]))
         self._opening = lead + frame[0]
         self._closings = tuple(frame[1:])
-        self._axes = (_Axis(xs), _Axis(ys))
+        self._axes, self._gap = (_Axis(xs), _Axis(ys)), gap
 
     def prefix(self, text: str) -> bool:
         """True when, and only when, some continuation of `text` (or `text` itself) is a full answer."""
@@ -170,7 +180,8 @@ class BoxGrammar:
         places: list[int] = []
         for field, closing in enumerate(self._closings):
             axis = self._axes[field % 2]
-            lowest, highest = (0, axis.count - 2) if field < 2 else (places[field - 2] + 1, axis.count - 1)
+            last = axis.count - 1
+            lowest, highest = (0, last - self._gap) if field < 2 else (places[field - 2] + self._gap, last)
             after = rest.lstrip("0123456789")
             number = rest[: len(rest) - len(after)]
             if not after:
@@ -210,7 +221,7 @@ class _Axis:
 def _grammar(codec: Codec, width: int, height: int, lead: str) -> BoxGrammar:
     if width < 1 or height < 1:
         raise InputError(f"a picture needs sides of at least 1 pixel, got {width} x {height}")
-    return BoxGrammar(codec.numbers(width), codec.numbers(height), codec.frame, lead)
+    return BoxGrammar(codec.numbers(width), codec.numbers(height), codec.frame, lead, gap=1 - codec.beyond)
 
 
 class TokenConstraint:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from wherein.phrases import noun_phrase
+
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "default_vlm"
 
 
@@ -29,23 +31,56 @@ def made(lookup: ModuleType, default_vlm: Any) -> Any:
 
 
 def test_a_batch_is_a_function_of_its_generator(lookup: ModuleType, made: Any) -> None:
-    tokens, packed = made.batch(np.random.default_rng(3))
-    again, _ = made.batch(np.random.default_rng(3))
-    other, _ = made.batch(np.random.default_rng(4))
+    tokens, packed = made.batch(np.random.default_rng(3), 0.3)
+    again, _ = made.batch(np.random.default_rng(3), 0.3)
+    other, _ = made.batch(np.random.default_rng(4), 0.3)
     assert tokens.shape == (lookup.BATCH, lookup.CELLS, 576) and tokens.dtype == torch.bfloat16
     assert torch.equal(tokens, again) and not torch.equal(tokens, other)
     cells, text = packed.positions[:, : lookup.CELLS], packed.positions[:, lookup.CELLS :]
     assert (cells.diff(dim=1) > 0).all() and cells.max() < 100 <= text.min()
 
 
-def test_no_number_and_no_word_of_place_is_ever_a_target(lookup: ModuleType, made: Any, default_vlm: Any) -> None:
+def sentences(packed: Any, tokenizer: Any) -> list[tuple[str, str]]:
+    """(image and question, answer) of every branch, as text."""
+    found = []
+    for ids, branch, labels in zip(packed.ids, packed.branch, packed.labels, strict=True):
+        for number in range(1, int(branch.max()) + 1):
+            own = branch == number
+            answer = torch.where(labels[own] >= 0)[0].min() + 1
+            text = ids[own]
+            found.append((tokenizer.decode(text[:answer]), tokenizer.decode(text[answer:])))
+    return found
+
+
+def test_no_word_of_place_is_ever_a_target(lookup: ModuleType, made: Any, default_vlm: Any) -> None:
     assert len(made.words) == len(set(made.words)) == 6000
     assert not [word for word in made.words if lookup.POSITION.fullmatch(word) or not re.fullmatch("[a-z]+", word)]
     assert {"left", "where", "near", "below", "seven"}.isdisjoint(made.words)
-    tokenizer = default_vlm.tokenizer
+    names = {word for name in default_vlm.vocabulary for word in name.split()}
     for seed in range(3):
-        _, packed = made.batch(np.random.default_rng(seed))
-        assert not re.search(r"[\d\[\]]", tokenizer.decode(packed.labels[packed.labels >= 0].tolist()))
+        _, packed = made.batch(np.random.default_rng(seed), 0.3)
+        for _, answer in sentences(packed, default_vlm.tokenizer):
+            words = set(re.findall("[a-z]+", answer)) - names
+            assert not [word for word in words if lookup.POSITION.fullmatch(word)], answer
+
+
+def test_the_range_of_a_things_numbers_is_asked_by_its_name(lookup: ModuleType, made: Any, default_vlm: Any) -> None:
+    branch = made._range(5, np.array([[4, 7], [2, 9], [3, 8]]))
+    assert default_vlm.tokenizer.decode(branch.context) == f" {noun_phrase(default_vlm.vocabulary[5])} ranges"
+    assert default_vlm.tokenizer.decode(branch.target) == " from2 and7 to4 and9."
+    assert [weight == 1.0 for weight in branch.weights] == [True, True, False, True, False, True, False, True, False]
+
+
+def test_where_a_cell_stands_says_nothing_of_its_numbers(lookup: ModuleType, made: Any) -> None:
+    """Over many images, the numbers read off a token are as often below as above those of the token before it."""
+    codes, found = torch.cat([made.first, made.second]), []
+    for seed in range(12):
+        tokens, _ = made.batch(np.random.default_rng(seed), 0.3)
+        read = (tokens.float() @ codes.T).unflatten(-1, (2, 10)).argmax(-1).float()
+        place = torch.arange(lookup.CELLS, dtype=torch.float32)
+        for numbers in read.unbind(0):
+            found += [torch.corrcoef(torch.stack([place, column]))[0, 1] for column in numbers.unbind(-1)]
+    assert abs(torch.stack(found).nanmean()) < 0.03
 
 
 def test_a_thing_is_asked_for_by_its_name_and_answered_with_its_words(
@@ -56,17 +91,14 @@ def test_a_thing_is_asked_for_by_its_name_and_answered_with_its_words(
     owner = np.array([0] * 6 + [-1] * 6)
     pairs = []
     for seed in range(8):
-        tokens = made._cells(np.random.default_rng(seed), owner, {0: (5, values)})
+        tokens = made._cells(np.random.default_rng(seed), owner, {0: 5}, {0: values})
         pairs.append(made.values @ (tokens[:6].mean(0) - tokens[6:].mean(0)) / made.values.pow(2).sum(1))
     share = torch.stack(pairs).mean(0)
     assert share[values].min() > 2 * share.abs().median()
-    words = [f" {made.words[value]}" for value in values]
-    for seed in range(8):  # in a sentence, and behind arbitrary tokens
-        branch = made._question(np.random.default_rng(seed), 5, values)
-        assert default_vlm.vocabulary[5] in default_vlm.tokenizer.decode(branch.context)
-        assert branch.weights is not None
-        learnt = [token for token, weight in zip(branch.target, branch.weights, strict=True) if weight]
-        assert [default_vlm.tokenizer.decode([token]) for token in learnt] == words
+    branch = made._words(np.random.default_rng(1), 5, values)
+    assert default_vlm.vocabulary[5] in default_vlm.tokenizer.decode(branch.context)
+    learnt = [token for token, weight in zip(branch.target, branch.weights, strict=True) if weight]
+    assert [default_vlm.tokenizer.decode([token]) for token in learnt] == [f" {made.words[value]}" for value in values]
 
 
 def test_a_layout_holds_every_thing_it_was_asked_for_at_most(lookup: ModuleType) -> None:

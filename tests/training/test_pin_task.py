@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 
 from wherein.methods.pin.method import ask
+from wherein.methods.pin.numbers import number_codes
 from wherein.methods.pin.train import RECIPES, PinTask, Recipe
 from wherein.training.pin import calibrate
 from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig, fit
 from wherein.vlm.packing import Packed, pack
 
-BOXES = Recipe(batch=4, centre_until=0.0, single_until=0.0, codec="00-99")
+BOXES = Recipe(batch=4)
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_every_object_and_one_absent_thing_are_asked_for(make_task: Any, asked: 
     assert len(asked) == 4 * BOXES.batch
     refused = 0
     for rows in asked:
-        boxes = [row for row in rows if row[1] != " nowhere"]
+        boxes = [row for row in rows if row[1] != " not"]
         assert 1 <= len(boxes) <= 3 and len(rows) - len(boxes) <= 1
         refused += len(rows) - len(boxes)
         for context, target, weights in boxes:
@@ -69,25 +70,9 @@ def test_every_object_and_one_absent_thing_are_asked_for(make_task: Any, asked: 
             assert target.startswith(" [") and target.endswith("]") and len(target) == len(" [00,00,00,00]")
             digits = [weight for weight in weights if weight in (1.0, pytest.approx(0.3))]
             assert digits == pytest.approx([1.0, 0.3] * 4)
-        absent = [context for context, target, _ in rows if target == " nowhere"]
+        absent = [context for context, target, _ in rows if target == " not"]
         assert not set(absent) & {context for context, *_ in boxes}
     assert refused > 0
-
-
-def test_the_curriculum_asks_for_centres_first(make_task: Any, asked: Any) -> None:
-    task = make_task(replace(BOXES, centre_until=0.5))
-    task.loss(0, 10)
-    centres, asked[:] = sum(asked, []), []
-    task.loss(5, 10)
-    assert all(len(target) == len(" [37,72") for _, target, _ in centres)
-    assert any(len(target) == len(" [00,00,00,00]") for _, target, _ in sum(asked, []))
-
-
-def test_a_centre_is_written_like_the_near_corner_of_a_box(make_task: Any) -> None:
-    task = make_task()
-    width, height = task.vlm.size
-    assert task._centre(np.array([0.2 * width, 0.6 * height, 0.4 * width, 0.9 * height])) in (" [29,74", " [30,74")
-    assert task._centre(np.array([0, 0, 2, 2])) == " [02,02"
 
 
 def test_only_some_cells_are_shown(make_task: Any, monkeypatch: pytest.MonkeyPatch, tiny_vlm: Any) -> None:
@@ -115,25 +100,25 @@ def test_the_paper_s_recipe(make_task: Any, asked: Any) -> None:
     assert not task.module().any()
 
 
-def test_the_insert_starts_from_the_digits_of_each_cell(make_task: Any, tiny_vlm: Any) -> None:
+def test_the_insert_starts_from_the_numbers_of_each_cell(make_task: Any, tiny_vlm: Any) -> None:
+    """The column as a digit, the row as a number word, each embedding less the mean of its ten."""
     pi = make_task().module()
-    table = tiny_vlm.language_model.get_input_embeddings().weight
-    digits = table[[tiny_vlm.encode(f"[{digit}")[-1] for digit in range(10)]]
+    first, second = number_codes(tiny_vlm)
+    assert first.shape == second.shape == (10, tiny_vlm.width("connector_tokens"))
+    for codes in (first, second):
+        torch.testing.assert_close(codes.mean(0), torch.zeros_like(codes[0]), atol=1e-6, rtol=0)
+        assert codes.norm(dim=1).mean() == pytest.approx(1.0)
     rows, columns = tiny_vlm.grid
-    centred = digits - digits.mean(0)
     for cell in (0, columns + 1, rows * columns - 1):
         row, column = divmod(cell, columns)
-        wanted = centred[column * 10 // columns] + centred[row * 10 // rows]
-        difference = pi[cell] - pi[0] - (wanted - 2 * centred[0]) / centred.norm(dim=1).mean()
-        torch.testing.assert_close(difference, torch.zeros_like(difference), atol=1e-4, rtol=0)
-    mean = make_task(replace(BOXES, centred=True)).module().mean(0)
-    torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-5, rtol=0)
+        wanted = BOXES.numbered * (first[column * 10 // columns] + second[row * 10 // rows])
+        torch.testing.assert_close(pi[cell], wanted, atol=1e-4, rtol=0)
 
 
-def test_the_default_recipe_names_each_side(make_task: Any, asked: Any) -> None:
-    make_task(replace(BOXES, codec="sides")).loss(9, 10)
-    boxes = [target for _, target, _ in sum(asked, []) if target != " nowhere"]
-    assert all(re.fullmatch(r" left at\d\d, top at\d\d, right at\d\d, bottom at\d\d\.", box) for box in boxes)
+def test_a_recipe_may_name_another_codec(make_task: Any, asked: Any) -> None:
+    make_task(replace(BOXES, codec="ranges")).loss(9, 10)
+    boxes = [target for _, target, _ in sum(asked, []) if target != " not"]
+    assert all(re.fullmatch(r" from\d and\d to\d and\d\.", box) for box in boxes)
 
 
 def test_a_step_is_a_function_of_its_number(make_task: Any) -> None:
@@ -149,7 +134,7 @@ def test_training_lowers_the_loss_and_leaves_the_model(make_task: Any, tiny_vlm:
     schedule = TrainConfig(steps=12, learning_rate=1e-2, warmup=1, evaluate_every=12, save_every=12)
     figures = fit(task, schedule, tmp_path / "run")
     assert float(task.loss(0, 1).detach()) < before
-    assert 0 <= figures["miou"] <= 1 and 0 <= figures["miou_expected"] <= 1 and 0 <= figures["seen_absent"] <= 1
+    assert 0 <= figures["miou"] <= 1 and 0 <= figures["miou_other_image"] <= 1 and 0 <= figures["seen_absent"] <= 1
     with Image.open(tmp_path / "run" / "pictures" / "0000012.png") as sheet:
         assert sheet.size == (6 * 320, 320)
     assert all(torch.equal(p, was) for p, was in zip(tiny_vlm.parameters(), frozen, strict=True))

@@ -137,8 +137,7 @@ def test_eager_attention_leaves_what_it_found(tiny_vlm: Any) -> None:
     assert model.config._attn_implementation == before
 
 
-def test_a_loss_from_some_cells_is_that_of_a_picture_without_the_others(tiny_vlm: Any, x_v: Tensor) -> None:
-    """Cells left out change nothing but that they are not there: order and places of the others stay."""
+def test_cells_left_out_leave_the_others_in_their_places(tiny_vlm: Any, x_v: Tensor) -> None:
     branch = Branch((7, 8), (9, 10))
     every = torch.arange(x_v.shape[1])[None]
     whole, _ = tiny_vlm.loss(x_v, pack(x_v.shape[1], (5,), [[branch]]))

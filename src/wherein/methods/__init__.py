@@ -24,19 +24,26 @@ def create(name: str, vlm: FrozenVLM, adapter: str | Path | None = None) -> Meth
     `adapter` is a folder, None the built-in adapter where there is one. Raises InputError for an unknown name, a method
     that has nothing to load and one that does not work on this model; AdapterError for an adapter that does not fit.
     """
-    chosen = vlm.best_method if name == "auto" else name
-    if chosen not in REGISTRY:
-        raise InputError(f"There is no method {name!r}: choose auto, {', '.join(names())}.")
-    method: Any = REGISTRY[chosen]
+    method: Any = _class(name, vlm)
     if method.takes_adapter:
         return cast(Method, method(vlm, adapter))
     if adapter is not None:
         raise InputError(
-            f"The method {chosen} has nothing to load, but the adapter {str(adapter)!r} was given: leave it out."
+            f"The method {method.name} has nothing to load, but the adapter {str(adapter)!r} was given: leave it out."
         )
     return cast(Method, method(vlm))
 
 
 def takes_adapter(name: str, vlm: FrozenVLM) -> bool:
-    """Whether the method called `name` ("auto": the one it stands for on `vlm`) loads an adapter."""
-    return REGISTRY[vlm.best_method if name == "auto" else name].takes_adapter
+    """Whether the method called `name` ("auto": the one it stands for on `vlm`) loads an adapter.
+
+    Raises InputError for an unknown name.
+    """
+    return _class(name, vlm).takes_adapter
+
+
+def _class(name: str, vlm: FrozenVLM) -> type[Method]:
+    chosen = vlm.best_method if name == "auto" else name
+    if chosen not in REGISTRY:
+        raise InputError(f"There is no method {name!r}: choose auto, {', '.join(names())}.")
+    return REGISTRY[chosen]

@@ -43,11 +43,11 @@ class DefaultVLM(FrozenVLM):
     size = (SIZE, SIZE)
     grid = (SIZE // STRIDE, SIZE // STRIDE)
     feature_dim = HEAD
-    codec = "sides"
+    codec = "ranges"
     best_method = "cam"
     shared_prompt = " In the image is"
     caption_prompt = ""
-    locate_prompt = " {phrase}"
+    locate_prompt = " {phrase} ranges"
 
     def __init__(
         self, device: str | torch.device = "cpu", trained: bool = True, weights: str | Path | None = None

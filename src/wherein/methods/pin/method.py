@@ -13,23 +13,26 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from wherein.boxtext import CODECS, Codec
+from wherein.boxtext import CODECS
 from wherein.errors import AdapterError
 from wherein.grounding import Grounding
 from wherein.methods import adapter as store
 from wherein.methods.base import Method, register
 from wherein.methods.pin.config import PinConfig
 from wherein.methods.pin.module import PositionalInsert
+from wherein.methods.pin.reading import Reading, read, score
 from wherein.phrases import noun_phrase
 from wherein.vlm.base import FrozenVLM
 from wherein.vlm.decoding import Prefix, Written
 
-REFUSAL = " nowhere"  # what an insert is trained to write for a phrase that is not in the picture
+REFUSAL = " not"  # what an insert is trained to write for a phrase that is not in the picture
 
 
 @register
 class Pin(Method):
-    """A positional insert bound to a VLM (CVPR'24). One box a phrase, written by the model itself.
+    """A positional insert bound to a VLM (CVPR'24). One box a phrase: the one that the model's answer speaks for.
+
+    A `Grounding`'s box is the `agreed` one of its `Reading`, its answer the text as the model wrote it.
 
     score_kind "token_probability": the geometric mean of the probabilities of the digits chosen, each renormalised
     over the digits its place allows.
@@ -74,19 +77,19 @@ class Pin(Method):
             written = self.write(prefix, [0] * len(phrases), phrases)
         groundings = []
         for phrase, answer in zip(phrases, written, strict=True):
-            boxes, expected = self.read(answer)
+            reading = self.read(answer)
             missing = self.absent_probability(answer)
             gone = absent and missing >= 0.5
             groundings.append(
                 Grounding(
                     phrase,
-                    np.empty((0, 4)) if gone else frame.to_image(boxes[None]),
+                    np.empty((0, 4)) if gone else frame.to_image(reading.agreed[None]),
                     np.empty(0) if gone else np.array([score(answer)]),
                     self.score_kind,
                     gone,
                     missing,
                     answer=REFUSAL.strip() if gone else answer.text.strip(),
-                    expected_box=None if gone else frame.to_image(expected[None])[0],
+                    expected_box=None if gone else frame.to_image(reading.expected[None])[0],
                 )
             )
         return groundings
@@ -95,8 +98,8 @@ class Pin(Method):
         """Ask for `phrases[i]` in image `rows[i]` of a prefix that was run with this insert installed."""
         return ask(self.vlm, self.config, prefix, rows, phrases)
 
-    def read(self, answer: Written) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The written box and the expected one, float64[4] each, in model pixels."""
+    def read(self, answer: Written) -> Reading:
+        """The boxes of an answer, in model pixels."""
         return read(answer, CODECS[self.config.codec], *self.vlm.size)
 
     def absent_probability(self, answer: Written) -> float:
@@ -114,43 +117,3 @@ def ask(
     grammar = CODECS[config.codec].grammar(*vlm.size, lead=" ")
     prompts = [vlm.locate_prompt.format(phrase=noun_phrase(phrase)) for phrase in phrases]
     return vlm.answer(prefix, rows, prompts, grammar, refusal=REFUSAL)
-
-
-def score(answer: Written) -> float:
-    """Geometric mean of the probabilities of the digits chosen, in 0..1."""
-    chosen = [step.probability for step in answer.steps if step.texts[step.chosen].strip().isdigit()]
-    return math.exp(sum(math.log(max(p, 1e-12)) for p in chosen) / max(len(chosen), 1))
-
-
-def read(answer: Written, codec: Codec, width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(written box, expected box), float64[4] each, in model pixels.
-
-    The expected far edges are those behind the written near ones; where the model is so unsure that an expected near
-    edge lies behind its far one, the two change places.
-    """
-    box = codec.decode(answer.text, width, height)
-    assert box is not None, f"the grammar let {answer.text!r} through"
-    expected, spans = box.copy(), codec.spans(answer.text)
-    for side, span in enumerate(spans):
-        size = (width, height)[side % 2]
-        numbers, near = codec.numbers(size), answer.text[slice(*spans[side % 2])]
-        possible = numbers[:-1] if side < 2 else numbers[numbers.index(near) + 1 :]  # far edges lie behind near ones
-        expected[side] = _expected(answer, span, possible) * size / (codec.unit or size)
-    return box, np.sort(expected.reshape(2, 2), axis=0).ravel()
-
-
-def _expected(answer: Written, span: tuple[int, int], possible: Sequence[str]) -> float:
-    """The expected number at text[start:end]: each choice not taken counts with the mean of the numbers it begins."""
-    start, end = span
-    value, reach = 0.0, 1.0
-    for step in answer.steps:
-        if not start <= step.start <= end:  # a choice at `end` was whether the number ends there
-            continue
-        for i, (text, p) in enumerate(zip(step.texts, step.probabilities, strict=True)):
-            if i != step.chosen:
-                begun = answer.text[start : step.start] + text
-                digits = begun[: len(begun) - len(begun.lstrip("0123456789"))]
-                found = [float(n) for n in possible if (n.startswith(digits) if digits == begun else n == digits)]
-                value += reach * float(p) * sum(found) / len(found)
-        reach *= step.probability
-    return value + reach * float(answer.text[start:end])

@@ -62,7 +62,6 @@ class PositionalInsert(nn.Module):
     def __init__(self, config: PinConfig) -> None:
         super().__init__()
         self.register_buffer("code", table(config), persistent=False)
-        self.centred = config.centred
         layers: list[nn.Module]
         if config.variant == "released":
             layers = [
@@ -88,8 +87,7 @@ class PositionalInsert(nn.Module):
 
     def forward(self) -> Tensor:
         """pi: float32[N, D_v], to be added to x_v."""
-        pi: Tensor = self.layers(self.code)
-        return pi - pi.mean(0) if self.centred else pi
+        return self.layers(self.code)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def start_from(self, pi: Tensor) -> None:

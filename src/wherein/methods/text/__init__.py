@@ -23,13 +23,13 @@ class Text(Method):
     score_kind = "none"
 
     def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
-        """Ask for each phrase and begin the answer, such as " [": what the model goes on with may be a box."""
+        """Ask for each phrase in the words an unlocked model is asked in; what the model answers may be a box."""
         pixels, (frame,) = self.vlm.prepare([image])
         x_v = self.vlm.features(pixels)
         groundings, codec = [], CODECS[self.vlm.codec]
         for phrase in phrases:
-            prompt = f"{self.vlm.locate_prompt.format(phrase=noun_phrase(phrase))} {codec.frame[0]}"
-            answer = codec.frame[0] + self.vlm.continue_text(x_v, prompt, MAX_TOKENS)[0]
+            prompt = self.vlm.locate_prompt.format(phrase=noun_phrase(phrase))
+            answer = self.vlm.continue_text(x_v, prompt, MAX_TOKENS)[0]
             box = codec.decode(answer, frame.model_width, frame.model_height)
             boxes = np.empty((0, 4)) if box is None else frame.to_image(box[None])
             scores = np.ones(len(boxes))
