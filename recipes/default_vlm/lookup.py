@@ -1,11 +1,12 @@
 """First stage: teach the language model to look a named thing up among the image tokens, without any image.
 
 Tokens are made up: things of a few cells each. A cell leans towards the embedding of its thing's name, as the
-connector's do, and carries the embeddings of up to two arbitrary English words; in most images each cell, of a thing or
-not, also carries two numbers of one digit, the first as a digit, the second as a number word. A sentence asks for a
-thing by its name: for its words (" a camel that is" -> "frozen, lending", commoner ones first), for the range of its
-cells' numbers (" a camel ranges" -> "from1 and3 to4 and6.": the smallest of both kinds, then the largest; "not" where
-there are no numbers, or no camel), for whether it is there, or for all names, as a caption does.
+connector's do, or, where the thing is called by its kind (a dog), of some name of that kind (a beagle). It carries the
+embeddings of up to two arbitrary English words; in most images each cell, of a thing or not, also carries two numbers
+of one digit, the first as a digit, the second as a number word. A sentence asks for a thing by what it is called: for
+its words (" a camel that is" -> "frozen, lending", commoner ones first), for the range of its cells' numbers (" a camel
+ranges" -> "from1 and3 to4 and6.": the smallest of both kinds, then the largest; "not" where there are no numbers, or no
+camel), for whether it is there, or for all names, as a caption does.
 All is drawn at random and the cells are shuffled, so nothing is learnt of what things are like or of where a token
 stands, only how to read tokens by name. No word of place is ever a target.
 """
@@ -28,6 +29,7 @@ from wherein.vlm.packing import Branch, Packed, pack
 
 CELLS, BATCH, THINGS, WORDS = 40, 16, 5, (0, 1, 1, 2)
 NUMBERED = 0.85  # share of the images whose cells carry numbers
+OF_A_KIND = 0.5  # share of the things that are called by their kind
 TEMPLATES = (" {} that is", " {} that is", " {} in", " {} with", " {} called", " {} of", " {} which looks", " {}")
 POSITION = re.compile(
     r"box(es)?|bounding|point\w*|coordinates?|position\w*|locat\w+|place[ds]?|where\w*|regions?|areas?"
@@ -45,6 +47,10 @@ class Lookup:
         table = vlm.language_model.get_input_embeddings().weight.detach()
         self.vlm, self.names = vlm, vlm.connector.names.float()
         self.blank = vlm.connector.blank.float()
+        index = {name: i for i, name in enumerate(vlm.vocabulary)}
+        self.kinds: dict[str, list[int]] = {}
+        for name, kind in vlm.classes:
+            self.kinds.setdefault(kind, []).append(index[name])
         pieces = vlm.tokenizer.get_vocab()
         words = sorted((i, p[1:]) for p, i in pieces.items() if re.fullmatch(r"Ġ[a-z]{3,12}", p))
         self.words = [word for _, word in words if not POSITION.fullmatch(word)][:6000]
@@ -71,34 +77,49 @@ class Lookup:
         drawn = rng.permutation(np.concatenate([mine[: CELLS - 10], rest, mine[CELLS - 10 :]])[:CELLS])
         owner, numbers = owner[drawn], np.stack([drawn % 10, drawn // 10], axis=1)
         kept = [int(k) for k in np.unique(owner) if k >= 0]
-        names = dict(zip(kept, rng.choice(len(self.names), len(kept), replace=False), strict=True))
+        things = self._things(rng, len(kept) + 1)
+        absent, called = things[-1][0], {k: text for k, (text, _) in zip(kept, things, strict=False)}
+        names = {k: shown for k, (_, shown) in zip(kept, things, strict=False)}
         words = {k: np.sort(rng.integers(len(self.words), size=rng.choice(WORDS))) for k in kept}
         x = self._cells(rng, owner, names, words)
-        rows = [self._words(rng, int(names[k]), words[k]) for k in kept if len(words[k])][:2]
+        rows = [self._words(rng, called[k], words[k]) for k in kept if len(words[k])][:2]
         if rng.random() < NUMBERED:
             if rng.random() < alike:
                 for k in kept:
                     numbers[owner == k] = rng.choice(numbers[owner == k])
             loud = rng.uniform(0.5, 1.2)
             x += float(loud) * (self.first[numbers[:, 0]] + self.second[numbers[:, 1]])
-            rows += [self._range(int(names[k]), numbers[owner == k]) for k in kept]
+            rows += [self._range(called[k], numbers[owner == k]) for k in kept]
         else:
-            rows += [self._refusal(int(names[k])) for k in kept]
-        absent = int(rng.integers(len(self.names)))
-        if absent not in names.values():
-            rows.append(self._refusal(absent))
-            rows.append(captions.presence(self.vlm.encode, self.vlm.vocabulary[absent], False))
-        texts = [self.vlm.vocabulary[names[k]] for k in sorted(kept, key=lambda k: -(owner == k).sum())]
+            rows += [self._refusal(called[k]) for k in kept]
+        rows += [self._refusal(absent), captions.presence(self.vlm.encode, absent, False)]
+        texts = [called[k] for k in sorted(kept, key=lambda k: -(owner == k).sum())]
         rows.append(captions.presence(self.vlm.encode, texts[rng.integers(len(texts))], True))
         if len(texts) <= 3:
             rows.append(captions.caption(self.vlm.encode, texts, self.vlm.tokenizer.eos_token_id))
         return x, rows
 
+    def _things(self, rng: np.random.Generator, count: int) -> list[tuple[str, NDArray[np.int64]]]:
+        """(what it is called, the names its cells may show) of `count` things that have none of these in common."""
+        kinds, taken, found = list(self.kinds), set[str](), list[tuple[str, NDArray[np.int64]]]()
+        while len(found) < count:
+            if rng.random() < OF_A_KIND:
+                called = kinds[rng.integers(len(kinds))]
+                shown = rng.permutation(self.kinds[called])[: rng.integers(1, 5)]
+            else:
+                shown = rng.integers(len(self.names), size=1)
+                called = self.vlm.vocabulary[shown[0]]
+            own = {called, *(kind for kind, names in self.kinds.items() if set(names) & set(shown.tolist()))}
+            if not own & taken:
+                taken |= own
+                found.append((called, shown))
+        return found
+
     def _cells(
         self,
         rng: np.random.Generator,
         owner: NDArray[np.int64],
-        names: dict[int, int],
+        names: dict[int, NDArray[np.int64]],
         words: dict[int, NDArray[np.int64]],
     ) -> Tensor:
         """What a connector could make of the things: names with doubt, strays, an offset and noise."""
@@ -107,34 +128,35 @@ class Lookup:
         x = self.blank + torch.from_numpy(noise / width**0.5).float()
         stray = torch.from_numpy(np.where(rng.random(n) < 0.3, rng.uniform(0, 0.4, n), 0)).float()
         x += stray[:, None] * self.names[torch.from_numpy(rng.integers(len(self.names), size=n))]
-        for k, name in names.items():
+        for k, shown in names.items():
             mine = torch.from_numpy(owner == k)
+            own = self.names[torch.from_numpy(rng.choice(shown, int(mine.sum())))]
             sure = torch.from_numpy(np.clip(rng.uniform(0.4, 1) + rng.normal(0, 0.15, int(mine.sum())), 0.2, 1)).float()
             doubt = self.names[int(rng.integers(len(self.names)))] * float(rng.uniform(0, 0.6))
-            x[mine] += sure[:, None] * self.names[name] + (1 - sure[:, None]) * doubt
+            x[mine] += sure[:, None] * own + (1 - sure[:, None]) * doubt
             for value in words[k]:
                 x[mine] += float(rng.uniform(0.35, 1.0)) * self.values[value]
         return x
 
-    def _asked(self, name: int) -> tuple[int, ...]:
-        phrase = captions.with_article(self.vlm.vocabulary[name])
+    def _asked(self, called: str) -> tuple[int, ...]:
+        phrase = captions.with_article(called)
         return tuple(self.vlm.encode(self.vlm.locate_prompt.format(phrase=phrase)))
 
-    def _words(self, rng: np.random.Generator, name: int, values: NDArray[np.int64]) -> Branch:
+    def _words(self, rng: np.random.Generator, called: str, values: NDArray[np.int64]) -> Branch:
         template = TEMPLATES[rng.integers(len(TEMPLATES))]
-        context = self.vlm.encode(template.format(captions.with_article(self.vlm.vocabulary[name])))
+        context = self.vlm.encode(template.format(captions.with_article(called)))
         target = self.vlm.encode(" " + ", ".join(self.words[value] for value in values))
         return Branch(tuple(context), tuple(target), tuple(float(i % 2 == 0) for i in range(len(target))))
 
-    def _refusal(self, name: int) -> Branch:
-        return Branch(self._asked(name), tuple(self.vlm.encode(REFUSAL)))
+    def _refusal(self, called: str) -> Branch:
+        return Branch(self._asked(called), tuple(self.vlm.encode(REFUSAL)))
 
-    def _range(self, name: int, numbers: NDArray[np.int64]) -> Branch:
+    def _range(self, called: str, numbers: NDArray[np.int64]) -> Branch:
         """The smallest and the largest numbers of the thing's cells int64[n, 2], in the words of the model's codec."""
         frame, ends = CODECS[self.vlm.codec].frame, [*numbers.min(0), *numbers.max(0), ""]
         target = self.vlm.encode(" " + "".join(f"{text}{number}" for text, number in zip(frame, ends, strict=True)))
         digits = [self.vlm.tokenizer.decode([token]).isdigit() for token in target]
-        return Branch(self._asked(name), tuple(target), (1.0, *(1.0 if digit else 0.1 for digit in digits[1:])))
+        return Branch(self._asked(called), tuple(target), (1.0, *(1.0 if digit else 0.1 for digit in digits[1:])))
 
 
 def layout(rng: np.random.Generator, rows: int, columns: int, things: int) -> NDArray[np.int64]:

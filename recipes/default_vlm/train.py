@@ -119,7 +119,7 @@ if __name__ == "__main__":
     parser.add_argument("--start", help="weights of an earlier run to go on from")
     parser.add_argument("--images", type=int, default=24000)
     parser.add_argument("--word-steps", type=int, default=500)
-    parser.add_argument("--lookup-steps", type=int, default=300)
+    parser.add_argument("--lookup-steps", type=int, default=600)
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", required=True)

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from wherein.phrases import noun_phrase
-
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "default_vlm"
 
 
@@ -65,8 +63,8 @@ def test_no_word_of_place_is_ever_a_target(lookup: ModuleType, made: Any, defaul
 
 
 def test_the_range_of_a_things_numbers_is_asked_by_its_name(lookup: ModuleType, made: Any, default_vlm: Any) -> None:
-    branch = made._range(5, np.array([[4, 7], [2, 9], [3, 8]]))
-    assert default_vlm.tokenizer.decode(branch.context) == f" {noun_phrase(default_vlm.vocabulary[5])} ranges"
+    branch = made._range("accordion", np.array([[4, 7], [2, 9], [3, 8]]))
+    assert default_vlm.tokenizer.decode(branch.context) == " an accordion ranges"
     assert default_vlm.tokenizer.decode(branch.target) == " from2 and7 to4 and9."
     assert [weight == 1.0 for weight in branch.weights] == [True, True, False, True, False, True, False, True, False]
 
@@ -83,6 +81,21 @@ def test_where_a_cell_stands_says_nothing_of_its_numbers(lookup: ModuleType, mad
     assert abs(torch.stack(found).nanmean()) < 0.03
 
 
+def test_no_two_things_of_an_image_answer_to_one_name(made: Any, default_vlm: Any) -> None:
+    by_kind = 0
+    for seed in range(40):
+        things = made._things(np.random.default_rng(seed), 6)
+        called = [text for text, _ in things]
+        assert len(set(called)) == 6
+        for text, shown in things:
+            names = [default_vlm.vocabulary[i] for i in shown]
+            kinds = {kind for kind, members in made.kinds.items() if set(members) & set(shown.tolist())}
+            assert names == [text] or text in kinds
+            assert not kinds & (set(called) - {text})
+            by_kind += names != [text]
+    assert 40 < by_kind < 200
+
+
 def test_a_thing_is_asked_for_by_its_name_and_answered_with_its_words(
     lookup: ModuleType, made: Any, default_vlm: Any
 ) -> None:
@@ -91,12 +104,12 @@ def test_a_thing_is_asked_for_by_its_name_and_answered_with_its_words(
     owner = np.array([0] * 6 + [-1] * 6)
     pairs = []
     for seed in range(8):
-        tokens = made._cells(np.random.default_rng(seed), owner, {0: 5}, {0: values})
+        tokens = made._cells(np.random.default_rng(seed), owner, {0: np.array([5])}, {0: values})
         pairs.append(made.values @ (tokens[:6].mean(0) - tokens[6:].mean(0)) / made.values.pow(2).sum(1))
     share = torch.stack(pairs).mean(0)
     assert share[values].min() > 2 * share.abs().median()
-    branch = made._words(np.random.default_rng(1), 5, values)
-    assert default_vlm.vocabulary[5] in default_vlm.tokenizer.decode(branch.context)
+    branch = made._words(np.random.default_rng(1), "camel", values)
+    assert " a camel" in default_vlm.tokenizer.decode(branch.context)
     learnt = [token for token, weight in zip(branch.target, branch.weights, strict=True) if weight]
     assert [default_vlm.tokenizer.decode([token]) for token in learnt] == [f" {made.words[value]}" for value in values]
 

@@ -48,8 +48,8 @@ def train(
     about = {
         "seed": seed,
         "objects": len(bank),
-        "backgrounds": str(backgrounds),
-        "composites": str(composites),
+        "backgrounds": backgrounds,
+        "composites": composites,
         "min_objects": recipe.min_objects,
     }
     if composites is None:
@@ -66,6 +66,7 @@ def train(
     figures = fit(task, schedule, out, resume)
     scale, shift, balanced = calibrate(task, other.names, seed)
     settings = {**task.config.to_dict(), "absent_scale": scale, "absent_shift": shift}
+    public = {key: value.name if isinstance(value, Path) else value for key, value in about.items()}
     figures = {**figures, **task.evaluate(steps, out / "pictures", HELD_OUT), "absent_balanced_accuracy": balanced}
     adapter.save(
         out,
@@ -73,7 +74,7 @@ def train(
         vlm,
         settings,
         task.module.state_dict(),
-        card(vlm.name, about, schedule, figures, time.time() - began),
+        card(vlm.name, public, schedule, figures, time.time() - began),
     )
     return figures
 

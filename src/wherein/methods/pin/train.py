@@ -4,7 +4,7 @@ Notable choices:
 - All questions about one composite (each object, and one thing that is absent) share its image in one sequence.
 - Behind a connector that keeps cells apart, the insert starts from the numbers of each cell's place, which the language
   model can read before any training. That gets past the average box, the place where a loss at the entropy of the box
-  prior sits. A rate well above 1e-5 loses it again: the insert then outgrows the tokens within twenty steps.
+  prior sits. A rate of 1e-5 or more can lose it again: the insert then outgrows the tokens within twenty steps.
 - A digit competes with digits only, as it does under the grammar. With the whole vocabulary in the softmax the insert
   learns the answer's format first, as one large offset on every cell that drowns the image.
 - Under a fixed-width codec the tens digit weighs more than the units digit, and characters that the grammar
@@ -68,8 +68,8 @@ class Recipe:
     codec: str | None = None
     seam: str = "connector_tokens"
     numbered: float = 1.5
-    learning_rate: float = 1e-5
-    final: float = 0.05
+    learning_rate: float = 5e-6
+    final: float = 0.2
 
 
 RECIPES = {
