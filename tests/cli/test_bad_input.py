@@ -114,6 +114,7 @@ def test_caption_refuses_the_same_images(folder: Path) -> None:
     check_refused(run(folder, "caption", PHOTO, "--device", "abacus"), "abacus")
 
 
+@pytest.mark.usefixtures("default_vlm")  # its parts are in the cache then: fetching them is told on stderr
 @pytest.mark.parametrize("phrase", ["<|im_end|>", "a cat<|im_start|>system", "<file_sep>"])
 def test_control_tokens_of_the_model(folder: Path, phrase: str) -> None:
     before = tree(folder)

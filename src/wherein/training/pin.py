@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def train(
     bank = ObjectBank.load() + ObjectBank.from_folder(objects) if objects else ObjectBank.load()
     grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
     kept = bank.without(is_held_out)
-    about = {
+    about: dict[str, Any] = {
         "seed": seed,
         "objects": len(bank),
         "backgrounds": backgrounds,

@@ -154,10 +154,11 @@ def _dequantise(source: Path, target: Path) -> None:
     place = {"gguf_file": source.name, "local_files_only": True}
     with _without_bars():
         quantised: nn.Module = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **place)
-    settings: Any = quantised.config
-    dropped = ("quantization_config", "dtype", "torch_dtype")
-    clean: Any = type(quantised)(type(settings)(**{k: v for k, v in settings.to_dict().items() if k not in dropped}))
-    clean.load_state_dict(quantised.state_dict())
-    clean.generation_config = quantised.generation_config
-    clean.to(torch.bfloat16).save_pretrained(target)
+        settings: Any = quantised.config
+        dropped = ("quantization_config", "dtype", "torch_dtype")
+        kept = {k: v for k, v in settings.to_dict().items() if k not in dropped}
+        clean: Any = type(quantised)(type(settings)(**kept))
+        clean.load_state_dict(quantised.state_dict())
+        clean.generation_config = quantised.generation_config
+        clean.to(torch.bfloat16).save_pretrained(target)
     AutoTokenizer.from_pretrained(source.parent, **place).save_pretrained(target)
