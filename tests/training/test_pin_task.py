@@ -134,6 +134,7 @@ def test_training_lowers_the_loss_and_leaves_the_model(make_task: Any, tiny_vlm:
     schedule = TrainConfig(steps=12, learning_rate=1e-2, warmup=1, evaluate_every=12, save_every=12)
     figures = fit(task, schedule, tmp_path / "run")
     assert float(task.loss(0, 1).detach()) < before
+    assert set(figures) >= {"miou", "miou_written", "miou_other_image", "miou_centre", "seen_absent"}
     assert 0 <= figures["miou"] <= 1 and 0 <= figures["miou_other_image"] <= 1 and 0 <= figures["seen_absent"] <= 1
     with Image.open(tmp_path / "run" / "pictures" / "0000012.png") as sheet:
         assert sheet.size == (6 * 320, 320)

@@ -28,6 +28,7 @@ from wherein import drawing
 from wherein.boxtext import CODECS
 from wherein.geometry import paired_iou
 from wherein.grounding import Grounding
+from wherein.methods.centre import BOX
 from wherein.methods.pin.config import PinConfig
 from wherein.methods.pin.method import REFUSAL, ask
 from wherein.methods.pin.module import PositionalInsert
@@ -183,7 +184,8 @@ class PinTask:
     def evaluate(self, step: int, folder: Path, count: int = 48) -> dict[str, float]:
         """Mean IoU on held-out composites, asked of the right and of another image; a sheet of the first six images.
 
-        `miou` is that of the agreed box, `miou_written` that of the text (see `Reading`).
+        `miou` is that of the agreed box, `miou_written` that of the text (see `Reading`), `miou_centre` that of the
+        constant box.
         """
         rows, others = self.predictions(count), self.predictions(count, shift=1)
         truth = np.stack([box for _, _, box, _ in rows])
@@ -194,6 +196,7 @@ class PinTask:
             "miou": _miou([reading.agreed for reading in readings], truth),
             "miou_written": _miou([reading.written for reading in readings], truth),
             "miou_other_image": _miou([self._read(answer).agreed for *_, answer in others], truth),
+            "miou_centre": _miou([np.array(BOX) * ([*self.vlm.size] * 2)] * len(truth), truth),
             "seen_absent": float(np.mean([(answer.refusal or 0.0) >= 0.5 for *_, answer in rows])),
         }
 
