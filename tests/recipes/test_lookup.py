@@ -70,7 +70,7 @@ def test_the_range_of_a_things_numbers_is_asked_by_its_name(lookup: ModuleType, 
 
 
 def test_where_a_cell_stands_says_nothing_of_its_numbers(lookup: ModuleType, made: Any) -> None:
-    """Over many images, the numbers read off a token are as often below as above those of the token before it."""
+    """Over many images, the numbers read off a token do not rise or fall along the sequence."""
     codes, found = torch.cat([made.first, made.second]), []
     for seed in range(12):
         tokens, _ = made.batch(np.random.default_rng(seed), 0.3)

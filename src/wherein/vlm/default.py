@@ -1,7 +1,7 @@
 """The built-in VLM: EfficientNet-Lite2 (ImageNet), a small connector, SmolLM2-135M-Instruct with a merged LoRA.
 
 The two large parts come from wheels of the ordinary Python registry (see `parts`); connector and LoRA are ours, were
-trained by `recipes/default_vlm` on captions only, and ship in the package.
+trained by `recipes/default_vlm` on captions and on reading made-up tokens, and ship in the package.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from wherein.vlm.base import FrozenVLM
+from wherein.vlm.connector import embed
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -16,14 +17,13 @@ def number_codes(vlm: FrozenVLM) -> tuple[Tensor, Tensor]:
     Embeddings of `vlm`'s language model (a word of several tokens: their mean), less their mean, norm 1 on average.
     """
     table: Tensor = vlm.language_model.get_input_embeddings().weight.detach()
+    digits = table[[vlm.encode(f"[{digit}")[-1] for digit in range(10)]].float()
+    return _code(digits.cpu()), _code(embed(WORDS, vlm.encode, table).cpu())
 
-    def codes(tokens: list[list[int]]) -> Tensor:
-        found = torch.stack([table[ids].float().mean(0) for ids in tokens]).cpu()
-        found = found - found.mean(0)
-        mean: Tensor = found.norm(dim=1).mean()
-        return found / mean
 
-    return codes([vlm.encode(f"[{digit}")[-1:] for digit in range(10)]), codes([vlm.encode(f" {w}") for w in WORDS])
+def _code(embeddings: Tensor) -> Tensor:
+    centred = embeddings - embeddings.mean(0)
+    return centred / centred.norm(dim=1).mean()  # type: ignore[no-any-return]
 
 
 def numbered(vlm: FrozenVLM) -> Tensor:
