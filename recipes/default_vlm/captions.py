@@ -1,9 +1,10 @@
 """What the default VLM is taught to say about an image: names, colours, presence. No box, point or position word.
 
-Every sentence continues " In the image is". Three kinds, all packed behind one image:
+Every sentence continues " In the image is". Four kinds, all packed behind one image:
     a camel, a duck and a basketball.       the caption (largest object first)
     a camel that is brown.                  an attribute, asked by name: it makes the model look a named object up
     a dragon: no.                           presence, asked by name
+    a camel ranges not                      an image carries no numbers that could be read (see lookup.py)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wherein.methods.pin.method import REFUSAL
 from wherein.vlm.packing import Branch
 
 HUES = (
@@ -75,3 +77,8 @@ def attribute(encode: Encode, name: str, word: str) -> Branch:
 def presence(encode: Encode, name: str, present: bool) -> Branch:
     """ "a dragon:" -> "no."."""
     return Branch(tuple(encode(f" {with_article(name)}:")), tuple(encode(" yes." if present else " no.")), (1.0, 0.1))
+
+
+def refusal(encode: Encode, prompt: str, name: str) -> Branch:
+    """ "a camel ranges" -> "not", in the words of the model's `locate_prompt`."""
+    return Branch(tuple(encode(prompt.format(phrase=with_article(name)))), tuple(encode(REFUSAL)))

@@ -33,15 +33,15 @@ class Learner:
         self.masters = [p.detach().float().clone().requires_grad_(True) for p in self.lora]
 
     def fit(
-        self, loss: Callable[[int], tuple[Tensor, Tensor]], steps: int, rate: float, connector: float, path: Path
+        self, loss: Callable[[int], tuple[Tensor, Tensor]], steps: int, rate: float, style: float, path: Path
     ) -> None:
-        """`steps` steps of Adam on `loss(step)` -> (scalar, each token's), the connector at `connector` of the rate.
+        """`steps` steps of Adam on `loss(step)` -> (scalar, each token's), the style path at `style` times the rate.
 
         A checkpoint every 50 steps and at the end goes to `path`; a stage that was finished is loaded, else it goes on.
         """
         groups = [{"params": self.masters, "base": rate}]
-        if connector:
-            groups.append({"params": list(self.vlm.connector.parameters()), "base": rate * connector})
+        if style:
+            groups.append({"params": [*self.vlm.connector.style.parameters()], "base": rate * style})
         optimiser = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.98))
         first, began = self._restore(optimiser, path), time.time()
         log = path.with_suffix(".log").open("a")
@@ -91,10 +91,8 @@ class Learner:
         return int(saved["step"])
 
     def load(self, path: Path) -> None:
-        """Go on from weights that `export` wrote."""
+        """Go on from a LoRA that `export` wrote."""
         state = load_file(path)
-        connector = {k.removeprefix("connector."): v for k, v in state.items() if k.startswith("connector.")}
-        self.vlm.connector.load_state_dict(connector)
         for key, master, scale in self._factors():
             master.data.copy_(state[key].float() / scale)
 

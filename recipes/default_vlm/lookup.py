@@ -1,34 +1,38 @@
 """First stage: teach the language model to look a named thing up among the image tokens, without any image.
 
-Tokens are made up: things of a few cells each. A cell leans towards the embedding of its thing's name, as the
-connector's do, or, where the thing is called by its kind (a dog), of some name of that kind (a beagle). It carries the
-embeddings of up to two arbitrary English words; in most images each cell, of a thing or not, also carries two numbers
-of one digit, the first as a digit, the second as a number word. A sentence asks for a thing by what it is called: for
-its words (" a camel that is" -> "frozen, lending", commoner ones first), for the range of its cells' numbers (" a camel
-ranges" -> "from1 and3 to4 and6.": the smallest of both kinds, then the largest; "not" where there are no numbers, or no
-camel), for whether it is there, or for all names, as a caption does.
-All is drawn at random and the cells are shuffled, so nothing is learnt of what things are like or of where a token
-stands, only how to read tokens by name. No word of place is ever a target.
+Tokens are made up: things of a few cells each. A cell leans towards the words of its thing, as the connector's do: a
+name, or a class and its kind; where a thing is called by its kind (a dog) its cells show some classes of that kind. It
+carries the embeddings of up to two arbitrary English words; in most images each cell, of a thing or not, also carries
+two numbers of one digit, the first as a digit, the second as a number word. A sentence asks for a thing by what it is
+called: for its words (" a camel that is" -> "frozen, lending", commoner ones first), for the range of its cells'
+numbers (" a camel ranges" -> "from1 and3 to4 and6.": the smallest of both kinds, then the largest; "not" where there
+are no numbers, or no camel), for whether it is there, or for all names, as a caption does.
+In the caption stage, half of these images are made of the connector's tokens instead: the cells of a composite, each
+thing's being those that the connector itself takes for it.
+What is asked is drawn at random, numbers follow a layout drawn at random, and the cells are shuffled: nothing is learnt
+of where a token stands, only how to read tokens by name. No word of place is ever a target.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import captions
 import numpy as np
 import torch
+from composites import Composites
 from numpy.typing import NDArray
 from torch import Tensor
 
 from wherein.boxtext import CODECS
-from wherein.methods.pin.method import REFUSAL
 from wherein.methods.pin.numbers import number_codes
 from wherein.vlm.default import DefaultVLM
 from wherein.vlm.packing import Branch, Packed, pack
 
 CELLS, BATCH, THINGS, WORDS = 40, 16, 5, (0, 1, 1, 2)
-NUMBERED = 0.85  # share of the images whose cells carry numbers
+NUMBERED = 0.7  # share of the images whose cells carry numbers
+SURE, OWN, REST = 0.15, 0.5, 0.25  # of a connector's map of a thing: least peak; a cell of it, and one that is not
 OF_A_KIND = 0.5  # share of the things that are called by their kind
 TEMPLATES = (" {} that is", " {} that is", " {} in", " {} with", " {} called", " {} of", " {} which looks", " {}")
 POSITION = re.compile(
@@ -40,17 +44,35 @@ POSITION = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Source:
+    """An image as the connector's tokens: (name, float[*, D_t]) of each thing it recognises, and the rest."""
+
+    things: list[tuple[str, Tensor]]
+    rest: Tensor
+    names: set[str]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The cells of an image and what can be asked about them: `called` and `values` by thing, largest things first."""
+
+    x: Tensor  # float[CELLS, D_t]
+    called: dict[int, str]
+    values: dict[int, NDArray[np.int64]]  # indices into Lookup.words
+    absent: str
+
+
 class Lookup:
     """Made-up images in the embedding space of `vlm`'s language model, and the questions about them."""
 
     def __init__(self, vlm: DefaultVLM) -> None:
         table = vlm.language_model.get_input_embeddings().weight.detach()
-        self.vlm, self.names = vlm, vlm.connector.names.float()
+        self.vlm, self.shows = vlm, vlm.connector.words.float()
         self.blank = vlm.connector.blank.float()
-        index = {name: i for i, name in enumerate(vlm.vocabulary)}
         self.kinds: dict[str, list[int]] = {}
-        for name, kind in vlm.classes:
-            self.kinds.setdefault(kind, []).append(index[name])
+        for i, (_, kind) in enumerate(vlm.classes):
+            self.kinds.setdefault(kind, []).append(i)
         pieces = vlm.tokenizer.get_vocab()
         words = sorted((i, p[1:]) for p, i in pieces.items() if re.fullmatch(r"Ġ[a-z]{3,12}", p))
         self.words = [word for _, word in words if not POSITION.fullmatch(word)][:6000]
@@ -59,84 +81,135 @@ class Lookup:
         self.first, self.second = number_codes(vlm)
         self.shared = vlm.encode(vlm.shared_prompt)
 
-    def batch(self, rng: np.random.Generator, alike: float) -> tuple[Tensor, Packed]:
+    def batch(self, rng: np.random.Generator, alike: float, images: Composites | None = None) -> tuple[Tensor, Packed]:
         """Tokens bfloat16[B, CELLS, D_t] and the packed questions about them, cells at positions drawn at random.
 
         `alike`: share of the images in which all cells of a thing carry the same two numbers, which is learnt sooner.
+        `images`: make half of the batch of the connector's tokens of these.
         """
         whole = self.vlm.grid[0] * self.vlm.grid[1]
-        made = [self._image(rng, alike) for _ in range(BATCH)]
+        real = [] if images is None else self._real(rng, images, BATCH // 2)
+        made = [self._image(rng, alike, source) for source in [*real, *[None] * (BATCH - len(real))]]
         cells = torch.from_numpy(np.sort(np.stack([rng.permutation(whole)[:CELLS] for _ in made]), axis=1))
         packed = pack(whole, self.shared, [rows for _, rows in made], cells)
         return torch.stack([x for x, _ in made]).to(torch.bfloat16), packed
 
-    def _image(self, rng: np.random.Generator, alike: float) -> tuple[Tensor, list[Branch]]:
-        owner = layout(rng, 10, 10, things=int(rng.integers(1, THINGS + 1)))
+    def _image(self, rng: np.random.Generator, alike: float, source: Source | None) -> tuple[Tensor, list[Branch]]:
+        most = THINGS if source is None else len(source.things)
+        owner = layout(rng, 10, 10, things=int(rng.integers(1, most + 1)) if source is None else most)
         spread = rng.permutation(len(owner))
         mine, rest = spread[owner[spread] >= 0], spread[owner[spread] < 0]
         drawn = rng.permutation(np.concatenate([mine[: CELLS - 10], rest, mine[CELLS - 10 :]])[:CELLS])
         owner, numbers = owner[drawn], np.stack([drawn % 10, drawn // 10], axis=1)
-        kept = [int(k) for k in np.unique(owner) if k >= 0]
-        things = self._things(rng, len(kept) + 1)
-        absent, called = things[-1][0], {k: text for k, (text, _) in zip(kept, things, strict=False)}
-        names = {k: shown for k, (_, shown) in zip(kept, things, strict=False)}
-        words = {k: np.sort(rng.integers(len(self.words), size=rng.choice(WORDS))) for k in kept}
-        x = self._cells(rng, owner, names, words)
-        rows = [self._words(rng, called[k], words[k]) for k in kept if len(words[k])][:2]
+        scene = self._made_up(rng, owner) if source is None else self._drawn(rng, owner, source)
+        x, called = scene.x, scene.called
+        rows = [self._words(rng, called[k], scene.values[k]) for k in called if len(scene.values[k])][:2]
         if rng.random() < NUMBERED:
             if rng.random() < alike:
-                for k in kept:
+                for k in called:
                     numbers[owner == k] = rng.choice(numbers[owner == k])
-            loud = rng.uniform(0.5, 1.2)
-            x += float(loud) * (self.first[numbers[:, 0]] + self.second[numbers[:, 1]])
-            rows += [self._range(called[k], numbers[owner == k]) for k in kept]
+            loud = float(rng.uniform(0.5, 1.2))
+            x = x + loud * (self.first[numbers[:, 0]] + self.second[numbers[:, 1]])
+            rows += [self._range(text, numbers[owner == k]) for k, text in called.items()]
         else:
-            rows += [self._refusal(called[k]) for k in kept]
-        rows += [self._refusal(absent), captions.presence(self.vlm.encode, absent, False)]
-        texts = [called[k] for k in sorted(kept, key=lambda k: -(owner == k).sum())]
+            rows += [self._refusal(text) for text in called.values()]
+        rows += [self._refusal(scene.absent), captions.presence(self.vlm.encode, scene.absent, False)]
+        texts = list(called.values())
         rows.append(captions.presence(self.vlm.encode, texts[rng.integers(len(texts))], True))
         if len(texts) <= 3:
             rows.append(captions.caption(self.vlm.encode, texts, self.vlm.tokenizer.eos_token_id))
         return x, rows
 
+    def _made_up(self, rng: np.random.Generator, owner: NDArray[np.int64]) -> Scene:
+        """What a connector could make of up to five things and one that is absent."""
+        kept = by_size(owner)
+        things = self._things(rng, len(kept) + 1)
+        values = {k: np.sort(rng.integers(len(self.words), size=rng.choice(WORDS))) for k in kept}
+        shown = {k: entries for k, (_, entries) in zip(kept, things, strict=False)}
+        called = {k: text for k, (text, _) in zip(kept, things, strict=False)}
+        return Scene(self._cells(rng, owner, shown, values), called, values, things[-1][0])
+
     def _things(self, rng: np.random.Generator, count: int) -> list[tuple[str, NDArray[np.int64]]]:
-        """(what it is called, the names its cells may show) of `count` things that have none of these in common."""
+        """(what it is called, what its cells may show) of `count` things that have none of these in common."""
         kinds, taken, found = list(self.kinds), set[str](), list[tuple[str, NDArray[np.int64]]]()
         while len(found) < count:
             if rng.random() < OF_A_KIND:
                 called = kinds[rng.integers(len(kinds))]
                 shown = rng.permutation(self.kinds[called])[: rng.integers(1, 5)]
             else:
-                shown = rng.integers(len(self.names), size=1)
-                called = self.vlm.vocabulary[shown[0]]
-            own = {called, *(kind for kind, names in self.kinds.items() if set(names) & set(shown.tolist()))}
+                shown = rng.integers(len(self.shows), size=1)
+                called = self._answers_to(int(shown[0]))[0]
+            own = {called, *(text for entry in shown for text in self._answers_to(int(entry))[1:])}
             if not own & taken:
                 taken |= own
                 found.append((called, shown))
         return found
 
+    def _answers_to(self, entry: int) -> tuple[str, ...]:
+        """Name and kind of a class, or the name alone."""
+        classes = self.vlm.classes
+        return classes[entry] if entry < len(classes) else (self.vlm.names[entry - len(classes)],)
+
     def _cells(
         self,
         rng: np.random.Generator,
         owner: NDArray[np.int64],
-        names: dict[int, NDArray[np.int64]],
-        words: dict[int, NDArray[np.int64]],
+        shown: dict[int, NDArray[np.int64]],
+        values: dict[int, NDArray[np.int64]],
     ) -> Tensor:
-        """What a connector could make of the things: names with doubt, strays, an offset and noise."""
-        n, width = len(owner), self.names.shape[1]
+        """Cells that show their thing with doubt, faint echoes of it elsewhere, strays, an offset and noise."""
+        n, width = len(owner), self.shows.shape[1]
         noise = rng.normal(size=(n, width)) * rng.uniform(0.2, 1.2) + rng.normal(size=width) * rng.uniform(0, 0.8)
         x = self.blank + torch.from_numpy(noise / width**0.5).float()
-        stray = torch.from_numpy(np.where(rng.random(n) < 0.3, rng.uniform(0, 0.4, n), 0)).float()
-        x += stray[:, None] * self.names[torch.from_numpy(rng.integers(len(self.names), size=n))]
-        for k, shown in names.items():
+        others = rng.integers(len(self.shows), size=rng.integers(4, 40))
+        x += faintly(rng, n, 0.8, 0.7) * self.shows[torch.from_numpy(rng.choice(others, n))]
+        for k, entries in shown.items():
             mine = torch.from_numpy(owner == k)
-            own = self.names[torch.from_numpy(rng.choice(shown, int(mine.sum())))]
-            sure = torch.from_numpy(np.clip(rng.uniform(0.4, 1) + rng.normal(0, 0.15, int(mine.sum())), 0.2, 1)).float()
-            doubt = self.names[int(rng.integers(len(self.names)))] * float(rng.uniform(0, 0.6))
+            own = self.shows[torch.from_numpy(rng.choice(entries, int(mine.sum())))]
+            peak = rng.uniform(0.2, 1)
+            sure = torch.from_numpy(peak * np.clip(1 - abs(rng.normal(0, 0.25, int(mine.sum()))), 0.4, 1)).float()
+            doubt = self.shows[torch.from_numpy(rng.choice(others, int(mine.sum())))] * float(rng.uniform(0, 1))
+            echo = faintly(rng, n, 0.6, 0.25 * peak) * self.shows[torch.from_numpy(rng.choice(entries, n))]
+            x += torch.where(mine[:, None], 0, echo)
             x[mine] += sure[:, None] * own + (1 - sure[:, None]) * doubt
-            for value in words[k]:
+            for value in values[k]:
                 x[mine] += float(rng.uniform(0.35, 1.0)) * self.values[value]
         return x
+
+    @torch.no_grad()
+    def _real(self, rng: np.random.Generator, images: Composites, count: int) -> list[Source]:
+        """Up to `count` images, pasted or prototypes, as the connector's tokens sorted by what it takes them for."""
+        batch = [
+            images.prototype(rng) if i % 2 else images.pasted(int(rng.integers(len(images.things))))
+            for i in range(count)
+        ]
+        x_v = torch.stack([features for features, _ in batch])
+        connector = self.vlm.connector
+        x_v = x_v.to(connector.style.weight.dtype)
+        tokens, weights = connector(x_v).float(), connector.weights(x_v).float()
+        sources = []
+        for cells, own_words, (_, named) in zip(tokens, weights, batch, strict=True):
+            names = [name for name, _ in named]
+            maps = torch.stack([own_words[:, self.vlm.entries(name)].sum(-1) for name in names])
+            peaks = maps.amax(1, keepdim=True)
+            rest = (maps < REST * peaks).all(0)
+            own = (maps >= OWN * peaks) & (maps == maps.amax(0)) & (peaks > SURE)
+            things = [(name, cells[where]) for name, where in zip(names, own, strict=True) if where.any()]
+            if things and rest.any():
+                sources.append(Source(things, cells[rest], set(names)))
+        return sources
+
+    def _drawn(self, rng: np.random.Generator, owner: NDArray[np.int64], source: Source) -> Scene:
+        """The source's tokens, dealt out as `owner` asks for them."""
+        kept = by_size(owner)
+        x = source.rest[torch.from_numpy(rng.integers(len(source.rest), size=len(owner)))]
+        for k in kept:
+            pool = source.things[k][1]
+            x[torch.from_numpy(owner == k)] = pool[torch.from_numpy(rng.integers(len(pool), size=(owner == k).sum()))]
+        there = {text for name in source.names for entry in self.vlm.entries(name) for text in self._answers_to(entry)}
+        absent = next(text for text, _ in self._things(rng, 50) if text not in there)
+        called = {k: source.things[k][0] for k in kept}
+        return Scene(x, called, {k: np.array([], np.int64) for k in kept}, absent)
 
     def _asked(self, called: str) -> tuple[int, ...]:
         phrase = captions.with_article(called)
@@ -149,7 +222,7 @@ class Lookup:
         return Branch(tuple(context), tuple(target), tuple(float(i % 2 == 0) for i in range(len(target))))
 
     def _refusal(self, called: str) -> Branch:
-        return Branch(self._asked(called), tuple(self.vlm.encode(REFUSAL)))
+        return captions.refusal(self.vlm.encode, self.vlm.locate_prompt, called)
 
     def _range(self, called: str, numbers: NDArray[np.int64]) -> Branch:
         """The smallest and the largest numbers of the thing's cells int64[n, 2], in the words of the model's codec."""
@@ -157,6 +230,18 @@ class Lookup:
         target = self.vlm.encode(" " + "".join(f"{text}{number}" for text, number in zip(frame, ends, strict=True)))
         digits = [self.vlm.tokenizer.decode([token]).isdigit() for token in target]
         return Branch(self._asked(called), tuple(target), (1.0, *(1.0 if digit else 0.1 for digit in digits[1:])))
+
+
+def by_size(owner: NDArray[np.int64]) -> list[int]:
+    """The things that own cells, largest first."""
+    things, counts = np.unique(owner[owner >= 0], return_counts=True)
+    return [int(k) for k in things[np.argsort(-counts, kind="stable")]]
+
+
+def faintly(rng: np.random.Generator, count: int, share: float, most: float) -> Tensor:
+    """Weights float[count, 1]: zero but for a share of the cells, of up to `share`, where they lie in 0..`most`."""
+    weights = np.where(rng.random(count) < rng.uniform(0, share), rng.uniform(0, most, count), 0)
+    return torch.from_numpy(weights).float()[:, None]
 
 
 def layout(rng: np.random.Generator, rows: int, columns: int, things: int) -> NDArray[np.int64]:

@@ -30,15 +30,17 @@ LOOKUP_EVERY = 2  # of the caption steps, one is on made-up tokens
 ALIKE = 0.5  # in the lookup stage only: a model that has met it too often copies the smallest number as the largest
 RATE = 1e-3
 LOUD, STYLE_NORM = 300, 0.8  # main directions of 1,280; norm of the style path in a token, where a word's is about 2
-CONNECTOR = 0.06  # of the LoRA's rate in the caption stage: a larger one forgets the words within a few steps
+STYLE = 0.06  # of the LoRA's rate in the caption stage, for the style path; the words stay as they are
 
 
 def branches(things: list[Thing], names: tuple[str, ...], rng: np.random.Generator, vlm: DefaultVLM) -> list[Branch]:
-    """Caption, one attribute per object where a colour dominates, presence of one object and of one absent name."""
+    """Caption, an attribute of each object where a colour dominates, presence of one object and of an absent name, and
+    that one object carries no numbers."""
     here = [name for name, _ in things]
     rows = [captions.caption(vlm.encode, here, vlm.tokenizer.eos_token_id)]
     rows += [captions.attribute(vlm.encode, name, word) for name, word in things if word]
     rows.append(captions.presence(vlm.encode, here[rng.integers(len(here))], True))
+    rows.append(captions.refusal(vlm.encode, vlm.locate_prompt, here[rng.integers(len(here))]))
     absent = names[rng.integers(len(names))]
     if absent not in here:
         rows.append(captions.presence(vlm.encode, absent, False))
@@ -58,9 +60,11 @@ def caption_loss(
     return vlm.loss(x_v, pack(whole, vlm.encode(vlm.shared_prompt), rows, cells))
 
 
-def lookup_loss(vlm: DefaultVLM, lookup: Lookup, rng: np.random.Generator, alike: float) -> tuple[Tensor, Tensor]:
-    """One step on made-up tokens, put in the place of the connector's."""
-    tokens, packed = lookup.batch(rng, alike)
+def lookup_loss(
+    vlm: DefaultVLM, lookup: Lookup, rng: np.random.Generator, alike: float, images: Composites | None = None
+) -> tuple[Tensor, Tensor]:
+    """One step on made-up images, their tokens put in the place of the connector's."""
+    tokens, packed = lookup.batch(rng, alike, images)
     with vlm.seam("connector_tokens", lambda _: tokens):
         return vlm.loss(torch.zeros(len(tokens), 1, vlm.feature_dim), packed)
 
@@ -99,15 +103,14 @@ def train(args: argparse.Namespace) -> None:
 
     learner.fit(lambda i: lookup_loss(vlm, lookup, rng(1, i), ALIKE), args.lookup_steps, RATE, 0, work / "lookup.pt")
     fit_words(vlm, images, args.word_steps, args.seed, work / "words.pt")
-    if not args.start:
-        quiet_style(vlm.connector, images)
+    quiet_style(vlm.connector, images)
 
     def mixed(step: int) -> tuple[Tensor, Tensor]:
         if step % LOOKUP_EVERY == LOOKUP_EVERY - 1:
-            return lookup_loss(vlm, lookup, rng(2, step), 0.0)
+            return lookup_loss(vlm, lookup, rng(2, step), 0.0, images)
         return caption_loss(vlm, images, bank.names, rng(3, step), step)
 
-    learner.fit(mixed, args.steps, RATE, CONNECTOR, work / "captions.pt")
+    learner.fit(mixed, args.steps, RATE, STYLE, work / "captions.pt")
     learner.export(Path(args.out))
 
 
@@ -116,7 +119,7 @@ if __name__ == "__main__":
     parser.add_argument("--work", required=True)
     parser.add_argument("--extra", help="folder of further cut-outs")
     parser.add_argument("--backgrounds", help="folder of wallpapers")
-    parser.add_argument("--start", help="weights of an earlier run to go on from")
+    parser.add_argument("--start", help="weights of an earlier run whose LoRA to go on from")
     parser.add_argument("--images", type=int, default=24000)
     parser.add_argument("--word-steps", type=int, default=500)
     parser.add_argument("--lookup-steps", type=int, default=600)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wherein.vlm.connector import Connector, embed
+from wherein.vlm.connector import DOUBT, NAME, NOTHING, WHOLE, Connector, embed
 
 FEATURES, CLASSES, NAMES, WIDTH = 6, 5, 7, 4
 
@@ -37,30 +37,66 @@ def test_keeps_the_order_and_number_of_tokens(connector: Connector) -> None:
     torch.testing.assert_close(connector(x.flip(1)), out.flip(1))
 
 
-def test_an_untrained_one_asks_what_the_classifier_says(connector: Connector, words: tuple[Tensor, Tensor]) -> None:
+def test_an_untrained_one_says_what_the_classifier_says(connector: Connector, words: tuple[Tensor, Tensor]) -> None:
     cell = torch.randn(FEATURES)
     logits = [float(connector.classifier_weight[c] @ cell + connector.classifier_bias[c]) for c in range(CLASSES)]
-    expected = torch.zeros(WIDTH)
-    for p, word in zip(softmax([value / math.exp(0.7) for value in logits]), words[0], strict=True):
-        expected = expected + 2.0 * (p - 1 / CLASSES) * word
-    torch.testing.assert_close(connector.query(cell[None, None])[0, 0], expected, atol=1e-5, rtol=1e-5)
+    expected = torch.tensor(softmax([*logits, *[NAME] * NAMES, NOTHING])).log()
+    torch.testing.assert_close(connector.choices(cell[None, None])[0, 0], expected, atol=1e-5, rtol=1e-5)
+    seen = connector.seen(cell[None, None]).log_softmax(-1)[0, 0]
+    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_token_is_the_mixture_of_the_names_it_chooses(connector: Connector, words: tuple[Tensor, Tensor]) -> None:
-    x = torch.randn(1, 1, FEATURES)
-    query, names = connector.query(x)[0, 0].detach(), words[1]
-    mean = names.mean(0)
-    chosen = softmax([2.0 * float(query @ (name - mean)) for name in names] + [4.0])
-    style = connector.style.weight.detach() @ connector.norm(x)[0, 0].detach()
-    expected = mean + style
-    for p, name in zip(chosen, names, strict=False):
-        expected = expected + p * (name - mean)
-    torch.testing.assert_close(connector(x)[0, 0], expected, atol=1e-5, rtol=1e-5)
+def test_what_is_learnt_is_added_to_it(connector: Connector, words: tuple[Tensor, Tensor]) -> None:
+    """The learnt part is a vector that each word is compared with; nothing stays where it is."""
+    x, every = torch.randn(1, 1, FEATURES), torch.cat(words)
+    nn.init.normal_(connector.skip.weight)
+    learnt = connector.skip.weight.detach() @ connector.norm(x)[0, 0].detach()
+    seen = connector.seen(x)[0, 0].tolist()
+    rises = [2.0 * float(learnt @ (word - every.mean(0))) for word in every] + [0.0]
+    expected = torch.tensor(softmax([a + b for a, b in zip(seen, rises, strict=True)])).log()
+    torch.testing.assert_close(connector.choices(x)[0, 0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_token_is_the_mixture_of_the_words_with_their_weights(
+    connector: Connector, words: tuple[Tensor, Tensor]
+) -> None:
+    x, every = torch.randn(1, 3, FEATURES), torch.cat(words)
+    mean = every.mean(0)
+    tokens, weights = connector(x)[0], connector.weights(x)[0].detach()
+    for cell, token, own in zip(x[0], tokens, weights, strict=True):
+        expected = mean + connector.style.weight.detach() @ connector.norm(cell).detach()
+        for weight, word in zip(own, every, strict=True):
+            expected = expected + weight * (word - mean)
+        torch.testing.assert_close(token, expected, atol=1e-5, rtol=1e-5)
+    chosen = connector.choices(x)[0, :, :-1].exp().detach()
+    torch.testing.assert_close(weights[:, CLASSES:], chosen[:, CLASSES:])
+    torch.testing.assert_close(weights[:, :CLASSES], chosen[:, :CLASSES] + connector.likely(x)[0])
+
+
+def test_what_the_image_shows_is_where_its_classes_are_active(connector: Connector) -> None:
+    """Class activation of each class, times its probability for the whole image, scaled by the strongest cell."""
+    x = torch.randn(2, 4, FEATURES)
+    got = connector.likely(x)
+    for image, found in zip(x, got, strict=True):
+        logits = [
+            [float(w @ cell + b) for w, b in zip(connector.classifier_weight, connector.classifier_bias, strict=True)]
+            for cell in image
+        ]
+        odds = softmax([sum(column) / len(image) / DOUBT for column in zip(*logits, strict=True)])
+        raw = torch.tensor([[p * max(z, 0.0) for p, z in zip(odds, row, strict=True)] for row in logits])
+        norms = (raw @ connector.words[:CLASSES]).norm(dim=1)
+        torch.testing.assert_close(found, raw * WHOLE / norms.max(), atol=1e-5, rtol=1e-5)
+
+
+def test_an_image_that_shows_nothing_has_no_such_words(connector: Connector) -> None:
+    """No class is active anywhere: zeros, not a division by zero."""
+    connector.classifier_bias.fill_(-1e4)
+    assert (connector.likely(torch.randn(1, 3, FEATURES)) == 0).all()
 
 
 def test_choices_are_probabilities(connector: Connector) -> None:
-    chosen = connector.choices(connector.query(torch.randn(2, 3, FEATURES)))
-    assert chosen.shape == (2, 3, NAMES + 1) and chosen.dtype == torch.float32
+    chosen = connector.choices(torch.randn(2, 3, FEATURES))
+    assert chosen.shape == (2, 3, CLASSES + NAMES + 1) and chosen.dtype == torch.float32
     torch.testing.assert_close(chosen.exp().sum(-1), torch.ones(2, 3))
 
 

@@ -56,10 +56,11 @@ class DefaultVLM(FrozenVLM):
         self.encoder = _encoder()
         self.language_model, self.tokenizer = _language_model()
         self.classes = class_names()
-        self.vocabulary = vocabulary()
         names, kinds = (self.words(texts) for texts in zip(*self.classes, strict=True))
         self.class_words = (names + kinds) / 2
-        self.connector = Connector(self.encoder.classifier, self.class_words, self.words(self.vocabulary))
+        own = {name for name, _ in self.classes}
+        self.names = [name for name in vocabulary() if name not in own]
+        self.connector = Connector(self.encoder.classifier, self.class_words, self.words(self.names))
         if trained:
             self._load(_weights() if weights is None else load_file(weights))
         for part in (self.encoder, self.language_model, self.connector):
@@ -87,6 +88,11 @@ class DefaultVLM(FrozenVLM):
         """Each text as one vector float32[len(texts), D_t]: the mean of its tokens' embeddings."""
         return embed(texts, self.encode, self.language_model.get_input_embeddings().weight.detach()).cpu()
 
+    def entries(self, name: str) -> list[int]:
+        """Indices of the connector's words that a name stands for: the classes of that name or kind, and itself."""
+        found = [i for i, pair in enumerate(self.classes) if name in pair]
+        return [*found, *(len(self.classes) + i for i, own in enumerate(self.names) if own == name)]
+
     def _load(self, state: dict[str, Tensor]) -> None:
         """Fill the connector, and add the LoRA products B A (scale folded into B) to the language model's weights."""
         connector = {k.removeprefix("connector."): v for k, v in state.items() if k.startswith("connector.")}
@@ -104,7 +110,7 @@ def class_names() -> list[tuple[str, str]]:
 
 
 def vocabulary() -> list[str]:
-    """The names in which the connector reads a cell: those of the object bank and of the ImageNet classes."""
+    """The names in which the connector reads a cell: those of the object bank, of the ImageNet classes and kinds."""
     names: list[str] = json.loads(files("wherein.vlm").joinpath("vocabulary.json").read_text())
     return names
 
