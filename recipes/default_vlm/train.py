@@ -1,7 +1,8 @@
 """Train the default VLM's connector and LoRA, in three stages. See README.md for the command.
 
-lookup: the LoRA alone, on made-up tokens. words: the connector alone, from the nouns of captions. captions: both, on
-captions of pasted composites and of prototypes, with a share of made-up tokens so that looking things up stays sharp.
+lookup: the LoRA alone, on made-up tokens. words: the connector alone, from the nouns of captions. captions: the LoRA
+and the connector's style path, on captions of pasted composites and of prototypes; every other step is a look-up, on
+made-up tokens and on the connector's own.
 Composites are encoded once (the encoder is frozen). Each stage leaves a checkpoint in --work; the same command resumes.
 """
 
@@ -121,7 +122,7 @@ if __name__ == "__main__":
     parser.add_argument("--backgrounds", help="folder of wallpapers")
     parser.add_argument("--start", help="weights of an earlier run whose LoRA to go on from")
     parser.add_argument("--images", type=int, default=24000)
-    parser.add_argument("--word-steps", type=int, default=500)
+    parser.add_argument("--word-steps", type=int, default=700)
     parser.add_argument("--lookup-steps", type=int, default=600)
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--seed", type=int, default=0)

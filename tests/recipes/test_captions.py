@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -16,7 +14,6 @@ from wherein.synth import ObjectBank
 from wherein.vlm.default import DefaultVLM
 from wherein.vlm.packing import Branch
 
-RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "default_vlm" / "captions.py"
 FORBIDDEN = re.compile(
     r"[\d\[\](){}<>%]|\b("
     r"box(es)?|bounding|point(s|ing)?|coordinates?|positions?|positioned|located|location|place[ds]?|where|region|area"
@@ -28,14 +25,8 @@ FORBIDDEN = re.compile(
 
 
 @pytest.fixture(scope="module")
-def captions() -> ModuleType:
-    if not RECIPE.is_file():
-        pytest.skip("the recipes are not part of this copy of the source")
-    spec = importlib.util.spec_from_file_location("wherein_recipe_captions", RECIPE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def captions(recipe: Callable[[str], ModuleType]) -> ModuleType:
+    return recipe("captions")
 
 
 def encode(text: str) -> list[int]:
@@ -62,6 +53,7 @@ def sentences(captions: ModuleType, names: tuple[str, ...]) -> Iterator[tuple[st
         yield read(captions.caption(encode, [name], 10)), (name,)
         for present in (True, False):
             yield read(captions.presence(encode, name, present)), (name,)
+        yield read(captions.refusal(encode, DefaultVLM.locate_prompt, name)), (name,)
         for word in colour_words(captions):
             yield read(captions.attribute(encode, name, word)), (name,)
     for a, b in pairwise(names):
@@ -99,6 +91,7 @@ def test_sentences_as_documented(captions: ModuleType) -> None:
     assert read(captions.attribute(encode, "camel", "brown")) == " a camel that is brown."
     assert read(captions.presence(encode, "unicorn", False)) == " an unicorn: no."  # by the first letter, as in prompts
     assert read(captions.presence(encode, "duck", True)) == " a duck: yes."
+    assert read(captions.refusal(encode, DefaultVLM.locate_prompt, "camel")) == " a camel ranges not"
 
 
 def test_only_answers_are_learnt(captions: ModuleType) -> None:

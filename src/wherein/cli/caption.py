@@ -29,6 +29,7 @@ def caption(
     job = Job(images)
 
     def start() -> Callable[[Pixels], tuple[str, Pixels, str]]:
+        """Load the model, once an image could be read."""
         from wherein.vlm import load_vlm
 
         vlm: FrozenVLM = load_vlm(model, device)

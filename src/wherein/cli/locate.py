@@ -48,6 +48,7 @@ def locate(
     drawings = _drawings(save, job) if save else {}
 
     def start() -> Callable[[Pixels], Answer]:
+        """Load the model, once an image could be read."""
         locator = Locator(model, method, adapter, device)
         return lambda pixels: locator.locate(pixels, checked)
 

@@ -55,6 +55,7 @@ class Backgrounds:
     def _of(cls, sources: Sequence[Path] | Sequence[bytes]) -> Backgrounds:
         @lru_cache(maxsize=DECODED)
         def picture(index: int) -> Image.Image:
+            """Source `index`, decoded."""
             return Image.fromarray(images.load(sources[index]))
 
         return cls(lambda rng, size: _crop(picture(int(rng.integers(len(sources)))), rng, size), len(sources))

@@ -84,6 +84,7 @@ def composed(bank: ObjectBank, grounds: Backgrounds, side: int, seed: int, confi
     """Composite i, a function of the seed and i only."""
 
     def source(i: int) -> Labelled:
+        """Composite `i`: a function of the seed and `i` alone."""
         rng = np.random.default_rng([seed, i])
         made = compose(grounds.sample(rng, side), bank, rng, config)
         return Labelled(made.image, tuple((thing.name, thing.box) for thing in made.objects))
@@ -98,6 +99,7 @@ def labelled(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
         raise InputError(f"{folder} holds no labelled image: expected annotations.json in COCO format and images/.")
 
     def source(i: int) -> Labelled:
+        """Sample `i` of the folder."""
         image = pictures.load(samples[i].path)
         return Labelled(image, tuple((thing.phrase, thing.box) for thing in samples[i].objects))
 
@@ -121,6 +123,7 @@ def calibrate(task: PinTask, names: tuple[str, ...], seed: int) -> tuple[float, 
     x, y = np.array(logits), np.array(missing)
 
     def loss(w: np.ndarray) -> float:
+        """Logistic loss of scale and shift `w` float[2], nats."""
         return float(np.logaddexp(0, -(w[0] * x + w[1]) * np.where(y, 1, -1)).mean())
 
     scale, shift = minimize(loss, np.array([1.0, 0.0])).x

@@ -34,7 +34,6 @@ class Connector(nn.Module):
     classifier_weight: Tensor
     classifier_bias: Tensor
     words: Tensor
-    start: Tensor
     blank: Tensor
 
     def __init__(self, classifier: nn.Linear, class_words: Tensor, names: Tensor) -> None:
@@ -62,9 +61,12 @@ class Connector(nn.Module):
         self.style = nn.Linear(features, width, bias=False)
         nn.init.normal_(self.style.weight, std=STYLE)
 
+    def _logits(self, x_v: Tensor) -> Tensor:
+        return nn.functional.linear(x_v, self.classifier_weight, self.classifier_bias)
+
     def seen(self, x_v: Tensor) -> Tensor:
         """The encoder's own logits float[B, N, C + V + 1] of each class, name (which it has none for) and nothing."""
-        logits = nn.functional.linear(x_v, self.classifier_weight, self.classifier_bias)
+        logits = self._logits(x_v)
         names = logits.new_full((*logits.shape[:-1], len(self.words) - logits.shape[-1]), NAME)
         return torch.cat([logits, names, logits.new_full((*logits.shape[:-1], 1), NOTHING)], dim=-1)
 
@@ -81,7 +83,7 @@ class Connector(nn.Module):
         The class activation (Zhou et al., 2016) of each class, weighted with the class's probability for the whole
         image, on a scale at which the strongest cell's words have the norm WHOLE.
         """
-        logits = nn.functional.linear(x_v, self.classifier_weight, self.classifier_bias)
+        logits = self._logits(x_v)
         activation = (logits.mean(1, keepdim=True) / DOUBT).softmax(-1) * nn.functional.relu(logits)
         strongest = (activation @ self.words[: logits.shape[-1]]).norm(dim=-1).amax(1)
         share: Tensor = activation * (WHOLE / strongest.clamp(min=1e-6))[:, None, None]

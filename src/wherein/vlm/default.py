@@ -122,6 +122,7 @@ def _weights() -> dict[str, Tensor]:
 
 def _encoder() -> Encoder:
     def build(source: Path, target: Path) -> None:
+        """The published checkpoint -> our own parameters."""
         save_file({k: v.contiguous() for k, v in convert(torch.load(source, weights_only=True)).items()}, target)
 
     encoder = Encoder()

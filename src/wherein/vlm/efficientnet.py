@@ -102,6 +102,7 @@ def convert(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
 
     def fold(conv: str, norm: str, name: str) -> None:
+        """One convolution and the batch norm behind it."""
         scale = published[f"{norm}.weight"] / torch.sqrt(published[f"{norm}.running_var"] + _BATCH_NORM_EPS)
         state[f"{name}.weight"] = published[f"{conv}.weight"] * scale[:, None, None, None]
         state[f"{name}.bias"] = published[f"{norm}.bias"] - published[f"{norm}.running_mean"] * scale

@@ -33,6 +33,7 @@ class _SplitGate(nn.Module):
         self.norm = nn.LayerNorm(2 * width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """float[N, 2h] -> float[N, h]."""
         normed: Tensor = self.norm(x)
         a, b = normed.chunk(2, dim=-1)
         return nn.functional.silu(a) * b
@@ -47,6 +48,7 @@ class _OwnGate(nn.Module):
         self.w, self.v = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """float[N, h] -> float[N, h]."""
         x = self.norm(x)
         return nn.functional.silu(self.w(x)) * self.v(x)  # type: ignore[no-any-return]
 
