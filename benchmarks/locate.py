@@ -80,6 +80,7 @@ def measure(vlm: DefaultVLM, pin: Pin, photo: Path, times: int) -> dict[str, flo
         text = vlm.language_model.get_input_embeddings()(ids)
         return vlm.language_model(inputs_embeds=torch.cat([vlm.tokens(x_v), text], dim=1), logits_to_keep=1)
 
+    @torch.inference_mode()
     def answer() -> Any:
         return vlm.answer(vlm.prefix(x_v), [0] * len(prompts), prompts, grammar)
 

@@ -25,8 +25,8 @@ from wherein.synth import AUGMENTED, Backgrounds, ObjectBank, is_held_out
 from wherein.training.pin import composed
 from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig, fit
+from wherein.vlm.branches import Branch
 from wherein.vlm.default import DefaultVLM
-from wherein.vlm.packing import Branch
 
 WARM_UP = 2  # steps
 

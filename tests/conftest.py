@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Before anything imports torch or transformers. A Hub name without this costs 46 s of retries where there is no Hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -16,6 +17,18 @@ import pytest  # noqa: E402 - after the environment is set
 
 if TYPE_CHECKING:
     from wherein.vlm.base import FrozenVLM
+
+
+def _beside(name: str) -> Any:
+    """A module of helpers beside this file; pytest's importlib mode has no packages of tests."""
+    spec = importlib.util.spec_from_file_location(f"wherein_tests_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+FAMILIES = _beside("tiny_families")
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +45,24 @@ def default_vlm() -> FrozenVLM:
 @pytest.fixture(scope="session")
 def tiny_vlm() -> FrozenVLM:
     """A random VLM of a few thousand parameters (tests/tiny.py). Shared and frozen: a test leaves it as it was."""
-    spec = importlib.util.spec_from_file_location("wherein_tests_tiny", Path(__file__).with_name("tiny.py"))
-    assert spec is not None and spec.loader is not None
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
-    return tiny.TinyVLM()
+    return _beside("tiny").TinyVLM()
+
+
+@pytest.fixture(scope="session")
+def build() -> Any:
+    """`build(name)`: the tiny model of one family of transformers models (tests/tiny_families.py)."""
+    return FAMILIES.build
+
+
+@pytest.fixture(scope="session", params=list(FAMILIES.MADE))
+def vlm(request: pytest.FixtureRequest) -> Any:
+    """Every family in turn. Shared by all tests and frozen: a test leaves it as it was."""
+    return _built(request.param)
+
+
+@cache
+def _built(name: str) -> Any:
+    return FAMILIES.build(name)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ Loaded by the fixture `tiny_vlm` in conftest.py; a test makes another one with `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from wherein.geometry import Frame
-from wherein.vlm.base import FrozenVLM
+from wherein.vlm.base import Cells, FrozenVLM, ImageTokens
+from wherein.vlm.prefix import Prefix
+from wherein.vlm.seams import Seams
 
 END = "<|end|>"
 WIDTH, FEATURES = 32, 8
@@ -50,6 +52,7 @@ class TinyVLM(FrozenVLM):
     shared_prompt = " In the image is"
     caption_prompt = ""
     locate_prompt = " {phrase} located at"
+    keeps_cells = True
 
     def __init__(self, name: str = "tiny", grid: tuple[int, int] = (3, 4), size: tuple[int, int] = (64, 48)) -> None:
         self.name, self.grid, self.size, self.feature_dim, self.encoded = name, grid, size, FEATURES, 0
@@ -75,14 +78,35 @@ class TinyVLM(FrozenVLM):
         torch.random.set_rng_state(state)
         for part in (self.connector, self.language_model):
             part.eval().requires_grad_(False)
+        self.seams = Seams.of_language_model(self.language_model, self.connector)
 
     def prepare(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, list[Frame]]:
         squashed = [np.asarray(Image.fromarray(image).resize(self.size)) for image in images]
-        frames = [Frame.identity(image.shape[1], image.shape[0]).resize(*self.size) for image in images]
+        frames = [self.frame_of(image.shape[1], image.shape[0]) for image in images]
         return torch.from_numpy(np.stack(squashed)).permute(0, 3, 1, 2).float() / 255, frames
+
+    def frame_of(self, width: int, height: int) -> Frame:
+        return Frame.identity(width, height).resize(*self.size)
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
         self.encoded += len(pixels)
         colours = nn.functional.adaptive_avg_pool2d(pixels, self.grid)
         return colours.flatten(2).transpose(1, 2) @ self.projection
+
+    def tokens(self, x_v: Tensor) -> Tensor:
+        return self.connector(x_v.to(self.dtype))
+
+    def prefix(self, x_v: Tensor, frames: Any = None, cells: Tensor | None = None) -> Prefix:
+        whole = self.grid[0] * self.grid[1]
+        return Prefix.behind(self.language_model, self.tokens(x_v), self.encode(self.shared_prompt), whole, cells)
+
+    def cells(self, frame: Frame | None = None) -> Cells:
+        return Cells.raster(frame or Frame.identity(*self.size), self.grid)
+
+    def image_tokens(self, frame: Frame | None = None) -> ImageTokens:
+        return ImageTokens.raster(frame or Frame.identity(*self.size), self.grid)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.connector.named_parameters()
+        yield from self.language_model.named_parameters()

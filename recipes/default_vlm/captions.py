@@ -1,6 +1,6 @@
 """What the default VLM is taught to say about an image: names, colours, presence. No box, point or position word.
 
-Every sentence continues " In the image is". Four kinds, all packed behind one image:
+Every sentence continues " In the image is". Four kinds, all asked behind one image:
     a camel, a duck and a basketball.       the caption (largest object first)
     a camel that is brown.                  an attribute, asked by name: it makes the model look a named object up
     a dragon: no.                           presence, asked by name
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wherein.methods.pin.method import REFUSAL
-from wherein.vlm.packing import Branch
+from wherein.vlm.branches import Branch
 
 HUES = (
     (18, "red"),

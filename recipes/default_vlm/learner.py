@@ -91,8 +91,10 @@ class Learner:
         return int(saved["step"])
 
     def load(self, path: Path) -> None:
-        """Go on from a LoRA that `export` wrote."""
+        """Go on from what `export` wrote."""
         state = load_file(path)
+        connector = {k.removeprefix("connector."): v.float() for k, v in state.items() if k.startswith("connector.")}
+        self.vlm.connector.load_state_dict(connector)
         for key, master, scale in self._factors():
             master.data.copy_(state[key].float() / scale)
 

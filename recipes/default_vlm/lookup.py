@@ -27,8 +27,8 @@ from torch import Tensor
 
 from wherein.boxtext import CODECS
 from wherein.methods.pin.numbers import number_codes
+from wherein.vlm.branches import Branch
 from wherein.vlm.default import DefaultVLM
-from wherein.vlm.packing import Branch, Packed, pack
 
 CELLS, BATCH, THINGS, WORDS = 40, 16, 5, (0, 1, 1, 2)
 NUMBERED = 0.7  # share of the images whose cells carry numbers
@@ -79,10 +79,11 @@ class Lookup:
         values = table[[pieces[f"Ġ{word}"] for word in self.words]].float()
         self.values = values - values.mean(0)
         self.first, self.second = number_codes(vlm)
-        self.shared = vlm.encode(vlm.shared_prompt)
 
-    def batch(self, rng: np.random.Generator, alike: float, images: Composites | None = None) -> tuple[Tensor, Packed]:
-        """Tokens bfloat16[B, CELLS, D_t] and the packed questions about them, cells at positions drawn at random.
+    def batch(
+        self, rng: np.random.Generator, alike: float, images: Composites | None = None
+    ) -> tuple[Tensor, Tensor, list[list[Branch]]]:
+        """Tokens bfloat16[B, CELLS, D_t], the cells int64[B, CELLS] they stand for (random), and what is asked of each.
 
         `alike`: share of the images in which all cells of a thing carry the same two numbers, which is learnt sooner.
         `images`: make half of the batch of the connector's tokens of these.
@@ -91,8 +92,7 @@ class Lookup:
         real = [] if images is None else self._real(rng, images, BATCH // 2)
         made = [self._image(rng, alike, source) for source in [*real, *[None] * (BATCH - len(real))]]
         cells = torch.from_numpy(np.sort(np.stack([rng.permutation(whole)[:CELLS] for _ in made]), axis=1))
-        packed = pack(whole, self.shared, [rows for _, rows in made], cells)
-        return torch.stack([x for x, _ in made]).to(torch.bfloat16), packed
+        return torch.stack([x for x, _ in made]).to(torch.bfloat16), cells, [rows for _, rows in made]
 
     def _image(self, rng: np.random.Generator, alike: float, source: Source | None) -> tuple[Tensor, list[Branch]]:
         most = THINGS if source is None else len(source.things)

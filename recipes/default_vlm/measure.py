@@ -20,8 +20,8 @@ import torch
 from wherein.boxtext import CODECS
 from wherein.phrases import noun_phrase
 from wherein.synth import AUGMENTED, Backgrounds, ObjectBank, compose, is_held_out
-from wherein.vlm.base import eager_attention
 from wherein.vlm.default import DefaultVLM
+from wherein.vlm.prefix import Continuation
 
 
 def named(name: str, caption: str) -> bool:
@@ -33,14 +33,12 @@ def named(name: str, caption: str) -> bool:
 @torch.inference_mode()
 def pointing(vlm: DefaultVLM, x_v: torch.Tensor, objects: list[Any], text: str) -> np.ndarray:
     """bool[objects, layers, heads]: the head's peak cell lies in the object's box, behind `text` with its {phrase}."""
-    rows, columns = vlm.grid
-    image, embed = vlm.tokens(x_v), vlm.language_model.get_input_embeddings()
-    hits = []
+    (rows, columns), prefix, hits = vlm.grid, vlm.prefix(x_v), []
     for thing in objects:
-        ids = torch.tensor([vlm.encode(vlm.shared_prompt + text.format(phrase=noun_phrase(thing.name)))])
-        embeds = torch.cat([image, embed(ids).to(image.dtype)], dim=1)
-        attentions = vlm.language_model.get_decoder()(inputs_embeds=embeds, output_attentions=True).attentions
-        peak = torch.stack([a[0, :, -1, : rows * columns].float().argmax(-1) for a in attentions]).numpy()
+        found: list[torch.Tensor] = []
+        with vlm.seam("attention", lambda row, _, found=found: found.append(row[0, :, : rows * columns])):
+            Continuation(prefix, [0]).feed([vlm.encode(text.format(phrase=noun_phrase(thing.name)))])
+        peak = torch.stack(found).argmax(-1).numpy()
         x, y = (peak % columns + 0.5) / columns * vlm.size[0], (peak // columns + 0.5) / rows * vlm.size[1]
         x0, y0, x1, y1 = thing.box
         hits.append((x >= x0) & (x < x1) & (y >= y0) & (y < y1))
@@ -60,6 +58,7 @@ def questions(vlm: DefaultVLM) -> list[str]:
     return [" {phrase}", *(vlm.locate_prompt + answer[:start] for start, _ in codec.spans(answer))]
 
 
+@torch.inference_mode()
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -77,16 +76,19 @@ def main() -> None:
         x_v = torch.cat(
             [vlm.features(vlm.prepare([c.image for c in made[i : i + 16]])[0]) for i in range(0, len(made), 16)]
         )
-        texts = [t for i in range(0, len(made), 32) for t in vlm.continue_text(x_v[i : i + 32], vlm.caption_prompt, 40)]
+        texts = []
+        for i in range(0, len(made), 32):
+            prefix = vlm.prefix(x_v[i : i + 32])
+            rows = range(len(prefix.last))
+            texts += vlm.continue_text(prefix, rows, [vlm.caption_prompt] * len(rows), 40)
         found = [named(thing.name, text) for c, text in zip(made, texts, strict=True) for thing in c.objects]
         figures[f"captions_{group}"] = round(float(np.mean(found)), 3)
         print(group, [(texts[i], [t.name for t in made[i].objects]) for i in range(8)])
         several = [i for i, c in enumerate(made) if len(c.objects) > 1][: args.images // 3]
         shares = []
-        with eager_attention(vlm.language_model):
-            for text in questions(vlm):
-                hits = np.concatenate([pointing(vlm, x_v[i : i + 1], made[i].objects, text) for i in several])
-                shares.append(best_head(hits))
+        for text in questions(vlm):
+            hits = np.concatenate([pointing(vlm, x_v[i : i + 1], made[i].objects, text) for i in several])
+            shares.append(best_head(hits))
         figures[f"pointing_{group}"], figures[f"pointing_numbers_{group}"] = shares[0], shares[1:]
     print(json.dumps(figures))
 

@@ -1,7 +1,7 @@
 """Train the default VLM's connector and LoRA, in three stages. See README.md for the command.
 
 lookup: the LoRA alone, on made-up tokens. words: the connector alone, from the nouns of captions. captions: the LoRA
-and the connector's style path, on captions of pasted composites and of prototypes; every other step is a look-up, on
+and the connector's style path, on captions of pasted composites and of prototypes; every third step is a look-up, on
 made-up tokens and on the connector's own.
 Composites are encoded once (the encoder is frozen). Each stage leaves a checkpoint in --work; the same command resumes.
 """
@@ -22,12 +22,12 @@ from words import fit_words
 
 from wherein.synth.backgrounds import Backgrounds
 from wherein.synth.objects import ObjectBank
+from wherein.vlm.branches import Branch
 from wherein.vlm.connector import Connector
 from wherein.vlm.default import DefaultVLM
-from wherein.vlm.packing import Branch, pack
 
 PASTED, PROTOTYPES, CELLS = 10, 3, 60
-LOOKUP_EVERY = 2  # of the caption steps, one is on made-up tokens
+LOOKUP_EVERY = 3  # of the caption steps, one is a look-up
 ALIKE = 0.5  # in the lookup stage only: a model that has met it too often copies the smallest number as the largest
 RATE = 1e-3
 LOUD, STYLE_NORM = 300, 0.8  # main directions of 1,280; norm of the style path in a token, where a word's is about 2
@@ -49,25 +49,26 @@ def branches(things: list[Thing], names: tuple[str, ...], rng: np.random.Generat
 
 
 def caption_loss(
-    vlm: DefaultVLM, images: Composites, names: tuple[str, ...], rng: np.random.Generator, step: int
+    vlm: DefaultVLM, images: Composites, names: tuple[str, ...], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """One step on images, each shown through CELLS of its cells drawn at random: half the cost, and a regulariser."""
-    order = np.arange(step * PASTED, (step + 1) * PASTED) % len(images.things)
+    order = rng.integers(len(images.things), size=PASTED)
     batch = [images.pasted(int(i)) for i in order] + [images.prototype(rng) for _ in range(PROTOTYPES)]
     whole = vlm.grid[0] * vlm.grid[1]
     cells = torch.from_numpy(np.sort(np.stack([rng.permutation(whole)[:CELLS] for _ in batch]), axis=1))
     x_v = torch.stack([features[own] for (features, _), own in zip(batch, cells, strict=True)])
     rows = [branches(things, names, rng, vlm) for _, things in batch]
-    return vlm.loss(x_v, pack(whole, vlm.encode(vlm.shared_prompt), rows, cells))
+    return vlm.loss(vlm.prefix(x_v, cells=cells), rows)
 
 
 def lookup_loss(
     vlm: DefaultVLM, lookup: Lookup, rng: np.random.Generator, alike: float, images: Composites | None = None
 ) -> tuple[Tensor, Tensor]:
     """One step on made-up images, their tokens put in the place of the connector's."""
-    tokens, packed = lookup.batch(rng, alike, images)
+    tokens, cells, rows = lookup.batch(rng, alike, images)
     with vlm.seam("connector_tokens", lambda _: tokens):
-        return vlm.loss(torch.zeros(len(tokens), 1, vlm.feature_dim), packed)
+        prefix = vlm.prefix(torch.zeros(*cells.shape, vlm.feature_dim), cells=cells)
+    return vlm.loss(prefix, rows)
 
 
 @torch.no_grad()
@@ -103,13 +104,14 @@ def train(args: argparse.Namespace) -> None:
         return np.random.default_rng([args.seed, stage, step])
 
     learner.fit(lambda i: lookup_loss(vlm, lookup, rng(1, i), ALIKE), args.lookup_steps, RATE, 0, work / "lookup.pt")
-    fit_words(vlm, images, args.word_steps, args.seed, work / "words.pt")
-    quiet_style(vlm.connector, images)
+    if args.word_steps:
+        fit_words(vlm, images, args.word_steps, args.seed, work / "words.pt")
+        quiet_style(vlm.connector, images)
 
     def mixed(step: int) -> tuple[Tensor, Tensor]:
         if step % LOOKUP_EVERY == LOOKUP_EVERY - 1:
             return lookup_loss(vlm, lookup, rng(2, step), 0.0, images)
-        return caption_loss(vlm, images, bank.names, rng(3, step), step)
+        return caption_loss(vlm, images, bank.names, rng(3, step))
 
     learner.fit(mixed, args.steps, RATE, STYLE, work / "captions.pt")
     learner.export(Path(args.out))
@@ -120,7 +122,7 @@ if __name__ == "__main__":
     parser.add_argument("--work", required=True)
     parser.add_argument("--extra", help="folder of further cut-outs")
     parser.add_argument("--backgrounds", help="folder of wallpapers")
-    parser.add_argument("--start", help="weights of an earlier run whose LoRA to go on from")
+    parser.add_argument("--start", help="weights of an earlier run to go on from; --word-steps 0 keeps its connector")
     parser.add_argument("--images", type=int, default=24000)
     parser.add_argument("--word-steps", type=int, default=700)
     parser.add_argument("--lookup-steps", type=int, default=600)

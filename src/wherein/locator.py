@@ -97,14 +97,16 @@ class Locator:
         method: str = "auto",
         adapter: str | Path | None = None,
         device: str = "auto",
+        dtype: str = "auto",
+        bits: int | None = None,
     ) -> None:
         """Load `model` and `method`.
 
         Args:
-            model: "default", the built-in model, or the name or folder of another one.
+            model: "default", the built-in model, or the Hub id or folder of another one.
             method: "auto", the best measured for the model, or one of `wherein.methods.names()`.
             adapter: a saved adapter for this model and method; None for the built-in one where there is one.
-            device: "auto", "cpu", "cuda" ...
+            device, dtype, bits: where and how to hold the model, see `wherein.vlm.load_vlm`.
 
         Raises:
             InputError: there is no such method, model or device.
@@ -116,7 +118,7 @@ class Locator:
 
         if method not in ("auto", *names()):
             raise InputError(f"There is no method {method!r}: choose auto, {', '.join(names())}.")
-        self.vlm = load_vlm(model, device)
+        self.vlm = load_vlm(model, device, dtype, bits)
         self.method = create(method, self.vlm, adapter)
         self.adapter = None if adapter is None else str(adapter)
 

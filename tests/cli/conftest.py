@@ -54,7 +54,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
     """The fake model in the place of the real one; the list holds it once it is loaded."""
     loads: list[FakeModel] = []
 
-    def load_vlm(name: str = "default", device: str = "auto") -> FakeModel:
+    def load_vlm(name: str = "default", device: str = "auto", *_: Any) -> FakeModel:
         loads.append(FakeModel())
         return loads[-1]
 

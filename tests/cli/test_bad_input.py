@@ -135,7 +135,9 @@ def adapter(tmp_path: Path, default_vlm: FrozenVLM) -> Path:
 
 def test_adapter_of_another_model(folder: Path, adapter: Path) -> None:
     about = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(json.dumps({**about, "base_model": "llava-1.5-7b"}))
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({**about, "base_model": "llava-1.5-7b", "fingerprint": "x"})
+    )
     before = tree(folder)
     check_refused(run(folder, "locate", PHOTO, "a cat", "--method", "pin", "--adapter", str(adapter)), "llava-1.5-7b")
     assert tree(folder) == before

@@ -11,9 +11,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from wherein import methods
 from wherein.boxtext import CODECS
 from wherein.errors import AdapterError
-from wherein.methods.pin import Pin
+from wherein.methods import adapter
+from wherein.methods.pin import Pin, PinConfig, PositionalInsert
+from wherein.methods.pin.method import ask
+from wherein.methods.pin.reading import read
 from wherein.vlm.decoding import Written
 
 PHRASES = ["the cat", "an old red tractor", "x"]
@@ -46,7 +50,8 @@ def test_what_a_grounding_holds(
     pin = Pin(tiny_vlm, save_pin(codec=codec, **NEVER))
     with pin.install():
         prefix = pin.vlm.prefix(pin.vlm.features(pin.vlm.prepare([image])[0]))
-        readings = [pin.read(answer) for answer in pin.write(prefix, [0] * len(PHRASES), PHRASES)]
+        written = ask(pin.vlm, pin.config, prefix, [0] * len(PHRASES), PHRASES)
+        readings = [read(answer, CODECS[codec], *tiny_vlm.size) for answer in written]
     for phrase, grounding, reading in zip(PHRASES, pin.ground(image, PHRASES), readings, strict=True):
         assert grounding.phrase == phrase and not grounding.absent and not grounding.invalid
         assert grounding.answer is not None and grounding.expected_box is not None
@@ -100,6 +105,62 @@ def test_outside_the_block_the_model_is_the_base(pin: Pin, image: NDArray[np.uin
     assert torch.equal(pin.vlm.tokens(x_v), before)
 
 
+@pytest.fixture(params=["features", "connector_tokens"])
+def two(request: pytest.FixtureRequest, tiny_vlm: Any, save_pin: Callable[..., Path], tmp_path: Path) -> list[Pin]:
+    """Two inserts for one model: the first at `features`, the second at either seam."""
+    config = PinConfig(*tiny_vlm.grid, tiny_vlm.width(request.param), codec="00-99", seam=request.param, **NEVER)
+    insert = PositionalInsert(config)
+    torch.nn.init.normal_(insert.layers[-1].weight, std=0.2)
+    second = adapter.save(tmp_path / "second", "pin", tiny_vlm, config.to_dict(), insert.state_dict(), "")
+    return [Pin(tiny_vlm, save_pin(codec="00-99", **NEVER)), Pin(tiny_vlm, second)]
+
+
+def test_two_adapters_take_turns(two: list[Pin], image: NDArray[np.uint8]) -> None:
+    """Each answers as if the other were not there; outside, the model is the base, bit for bit."""
+    vlm = two[0].vlm
+    x_v = vlm.features(vlm.prepare([image])[0])
+    base = vlm.prefix(x_v).last.clone()
+    alone = [[grounding.to_dict() for grounding in pin.ground(image, PHRASES)] for pin in two]
+    assert alone[0] != alone[1]
+    for turn in (0, 1, 1, 0, 1):
+        assert [grounding.to_dict() for grounding in two[turn].ground(image, PHRASES)] == alone[turn]
+        assert torch.equal(vlm.prefix(x_v).last, base)
+
+
+def test_one_adapter_inside_the_other(two: list[Pin], image: NDArray[np.uint8]) -> None:
+    """Both are added; each goes with its own block, whichever way it ends."""
+    first, second = two
+    vlm: Any = first.vlm
+    x_v = vlm.features(vlm.prepare([image])[0])
+    base, a, b = vlm.tokens(x_v), first.pi(), second.pi()
+    only = vlm.connector(x_v + a)
+    both = vlm.connector(x_v + a + b) if second.config.seam == "features" else only + b
+    with first.install():
+        with second.install():
+            assert torch.equal(vlm.tokens(x_v), both)
+        assert torch.equal(vlm.tokens(x_v), only)
+        with pytest.raises(KeyError), second.install():
+            raise KeyError
+        second.ground(image, PHRASES)
+        assert torch.equal(vlm.tokens(x_v), only)
+    assert torch.equal(vlm.tokens(x_v), base)
+
+
+def test_auto_is_what_the_adapter_is_for(tiny_vlm: Any, save_pin: Callable[..., Path]) -> None:
+    folder = save_pin()
+    assert methods.create("auto", tiny_vlm, folder).name == "pin" != methods.create("auto", tiny_vlm).name
+    assert methods.takes_adapter("auto", tiny_vlm) and not methods.takes_adapter("centre", tiny_vlm)
+
+
+@pytest.mark.parametrize("method", ["telepathy", "centre"])
+def test_auto_and_an_adapter_for_no_method_of_ours(tiny_vlm: Any, save_pin: Callable[..., Path], method: str) -> None:
+    folder = save_pin()
+    config = folder / "adapter_config.json"
+    config.write_text(config.read_text().replace('"pin"', f'"{method}"'))
+    with pytest.raises(AdapterError, match=f"'{method}'"):
+        methods.create("auto", tiny_vlm, folder)
+
+
 def test_another_grid_is_refused(tiny_vlm: Any, save_pin: Callable[..., Path]) -> None:
     folder = save_pin()
     config = folder / "adapter_config.json"
@@ -116,6 +177,8 @@ def test_weights_of_another_variant_are_refused(tiny_vlm: Any, save_pin: Callabl
         Pin(tiny_vlm, folder)
 
 
-def test_a_model_without_a_built_in_pin_says_so(tiny_vlm: Any) -> None:
+@pytest.mark.parametrize("name", ["tiny", "", ".", "..", "/", "default/.."])
+def test_a_model_without_a_built_in_pin_says_so(tiny_vlm: Any, name: str) -> None:
+    """Whatever the model is called: its name may be the path of a folder."""
     with pytest.raises(AdapterError, match="--adapter"):
-        Pin(tiny_vlm)
+        Pin(type(tiny_vlm)(name=name))

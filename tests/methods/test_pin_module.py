@@ -13,7 +13,7 @@ from wherein.errors import AdapterError
 from wherein.methods.pin import PinConfig, PositionalInsert
 from wherein.methods.pin.config import CODES, VARIANTS
 from wherein.methods.pin.module import table
-from wherein.vlm.packing import Branch, pack
+from wherein.vlm.branches import Branch
 
 PUBLISHED_WIDTH = 1024  # the D_v that the published parameter counts are for
 
@@ -60,10 +60,11 @@ def test_gradients_reach_every_parameter_and_the_model_stays_frozen(tiny_vlm: An
     torch.nn.init.normal_(module.layers[-1].weight, std=0.02)  # at zero, nothing before the last layer learns
     frozen = [p.clone() for p in tiny_vlm.parameters()]
     optimiser = torch.optim.Adam(module.parameters(), lr=1e-3)
-    packed = pack(x_v.shape[1], (5,), [[Branch((6,), (7, 8))], [Branch((9, 10), (11,)), Branch((12,), (13,))]])
+    batch = [[Branch((6,), (7, 8))], [Branch((9, 10), (11,)), Branch((12,), (13,))]]
     for _ in range(2):
         with tiny_vlm.seam("features", lambda x: x + module()):
-            tiny_vlm.loss(x_v, packed)[0].backward()
+            prefix = tiny_vlm.prefix(x_v)
+        tiny_vlm.loss(prefix, batch)[0].backward()
         for name, p in module.named_parameters():
             assert p.grad is not None and p.grad.abs().sum() > 0, name
         optimiser.step()

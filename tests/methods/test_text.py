@@ -15,9 +15,9 @@ def says(monkeypatch: pytest.MonkeyPatch, vlm: Any, answer: str) -> list[str]:
     """Make the model continue every prompt with `answer`; the list holds the prompts."""
     prompts: list[str] = []
 
-    def continue_text(x_v: Any, prompt: str, max_tokens: int) -> list[str]:
-        prompts.append(prompt)
-        return [answer] * len(x_v)
+    def continue_text(prefix: Any, rows: list[int], asked: list[str], most: int) -> list[str]:
+        prompts.extend(asked)
+        return [answer] * len(asked)
 
     monkeypatch.setattr(vlm, "continue_text", continue_text)
     return prompts

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from wherein.synth import ObjectBank
+from wherein.vlm.branches import Branch
 from wherein.vlm.default import DefaultVLM
-from wherein.vlm.packing import Branch
 
 FORBIDDEN = re.compile(
     r"[\d\[\](){}<>%]|\b("

@@ -23,25 +23,13 @@ def made(lookup: ModuleType, default_vlm: Any) -> Any:
 
 
 def test_a_batch_is_a_function_of_its_generator(lookup: ModuleType, made: Any) -> None:
-    tokens, packed = made.batch(np.random.default_rng(3), 0.3)
-    again, _ = made.batch(np.random.default_rng(3), 0.3)
-    other, _ = made.batch(np.random.default_rng(4), 0.3)
+    tokens, cells, rows = made.batch(np.random.default_rng(3), 0.3)
+    again, *_ = made.batch(np.random.default_rng(3), 0.3)
+    other, *_ = made.batch(np.random.default_rng(4), 0.3)
     assert tokens.shape == (lookup.BATCH, lookup.CELLS, 576) and tokens.dtype == torch.bfloat16
     assert torch.equal(tokens, again) and not torch.equal(tokens, other)
-    cells, text = packed.positions[:, : lookup.CELLS], packed.positions[:, lookup.CELLS :]
-    assert (cells.diff(dim=1) > 0).all() and cells.max() < 100 <= text.min()
-
-
-def sentences(packed: Any, tokenizer: Any) -> list[tuple[str, str]]:
-    """(image and question, answer) of every branch, as text."""
-    found = []
-    for ids, branch, labels in zip(packed.ids, packed.branch, packed.labels, strict=True):
-        for number in range(1, int(branch.max()) + 1):
-            own = branch == number
-            answer = torch.where(labels[own] >= 0)[0].min() + 1
-            text = ids[own]
-            found.append((tokenizer.decode(text[:answer]), tokenizer.decode(text[answer:])))
-    return found
+    assert cells.shape == (lookup.BATCH, lookup.CELLS) and (cells.diff(dim=1) > 0).all() and cells.max() < 100
+    assert len(rows) == lookup.BATCH and all(rows)
 
 
 def test_no_word_of_place_is_ever_a_target(lookup: ModuleType, made: Any, default_vlm: Any) -> None:
@@ -51,8 +39,8 @@ def test_no_word_of_place_is_ever_a_target(lookup: ModuleType, made: Any, defaul
     every = [*(text for pair in default_vlm.classes for text in pair), *default_vlm.names]
     names = {word for name in every for word in name.split()}
     for seed in range(3):
-        _, packed = made.batch(np.random.default_rng(seed), 0.3)
-        for _, answer in sentences(packed, default_vlm.tokenizer):
+        *_, rows = made.batch(np.random.default_rng(seed), 0.3)
+        for answer in (default_vlm.tokenizer.decode(branch.target) for own in rows for branch in own):
             words = set(re.findall("[a-z]+", answer)) - names
             assert not [word for word in words if lookup.POSITION.fullmatch(word)], answer
 
@@ -68,7 +56,7 @@ def test_where_a_cell_stands_says_nothing_of_its_numbers(lookup: ModuleType, mad
     """Over many images, the numbers read off a token do not rise or fall along the sequence."""
     codes, found = torch.cat([made.first, made.second]), []
     for seed in range(12):
-        tokens, _ = made.batch(np.random.default_rng(seed), 0.3)
+        tokens, *_ = made.batch(np.random.default_rng(seed), 0.3)
         read = (tokens.float() @ codes.T).unflatten(-1, (2, 10)).argmax(-1).float()
         place = torch.arange(lookup.CELLS, dtype=torch.float32)
         for numbers in read.unbind(0):

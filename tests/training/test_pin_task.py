@@ -18,7 +18,6 @@ from wherein.methods.pin.train import RECIPES, PinTask, Recipe
 from wherein.training.pin import calibrate
 from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig, fit
-from wherein.vlm.packing import Packed, pack
 
 BOXES = Recipe(batch=4)
 
@@ -39,17 +38,11 @@ def asked(tiny_vlm: Any, monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str
     seen: list[list[tuple[str, str, list[float]]]] = []
     real = tiny_vlm.loss
 
-    def loss(x_v: Any, packed: Packed, rivals: Any = None) -> Any:
-        for ids, labels, weights, branch in zip(packed.ids, packed.labels, packed.weights, packed.branch, strict=True):
-            rows = []
-            for number in range(1, int(branch.max()) + 1):
-                own = branch == number
-                targets = labels[own] >= 0
-                text = tiny_vlm.tokenizer.decode(ids[own].tolist())
-                target = tiny_vlm.tokenizer.decode(labels[own][targets].tolist())
-                rows.append((text.removesuffix(target), target, weights[own][targets].tolist()))
-            seen.append(rows)
-        return real(x_v, packed, rivals)
+    def loss(prefix: Any, batch: Any, rivals: Any = None) -> Any:
+        decode = tiny_vlm.tokenizer.decode
+        for branches in batch:
+            seen.append([(decode(list(b.context)), decode(list(b.target)), list(b.weights)) for b in branches])
+        return real(prefix, batch, rivals)
 
     monkeypatch.setattr(tiny_vlm, "loss", loss)
     return seen
@@ -77,8 +70,8 @@ def test_every_object_and_one_absent_thing_are_asked_for(make_task: Any, asked: 
 
 def test_only_some_cells_are_shown(make_task: Any, monkeypatch: pytest.MonkeyPatch, tiny_vlm: Any) -> None:
     shapes = []
-    real = tiny_vlm.loss
-    monkeypatch.setattr(tiny_vlm, "loss", lambda x_v, *rest: (shapes.append(x_v.shape), real(x_v, *rest))[1])
+    real = tiny_vlm.prefix
+    monkeypatch.setattr(tiny_vlm, "prefix", lambda x_v, **rest: (shapes.append(x_v.shape), real(x_v, **rest))[1])
     make_task(replace(BOXES, cells=0.5)).loss(0, 10)
     make_task(replace(BOXES, cells=1.0)).loss(0, 10)
     half, whole = (shape[1] for shape in shapes)
@@ -177,8 +170,7 @@ def teach_all_but_positions(vlm: Any, task: PinTask, steps: int = 1500) -> None:
         indices = rng.integers(0, task.train.count, 32).tolist()
         rows = [task._branches(task.train.objects[i], 1.0, rng) for i in indices]
         order = torch.from_numpy(rng.permutation(len(secret)))
-        packed = pack(len(secret), vlm.encode(vlm.shared_prompt), rows)
-        loss = vlm.loss((task.train.features(indices) + secret)[:, order], packed)[0]
+        loss = vlm.loss(vlm.prefix((task.train.features(indices) + secret)[:, order]), rows)[0]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()

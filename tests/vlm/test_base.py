@@ -11,8 +11,7 @@ from torch import Tensor
 
 from wherein.boxtext import CODECS
 from wherein.errors import InputError
-from wherein.vlm.base import eager_attention
-from wherein.vlm.packing import Branch, pack
+from wherein.vlm.branches import Branch
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ def test_nested_seams(tiny_vlm: Any, x_v: Tensor) -> None:
 
 
 def test_an_unknown_seam_is_refused(tiny_vlm: Any) -> None:
-    with pytest.raises(InputError, match="'hidden'"), tiny_vlm.seam("hidden", lambda x: x):
+    with pytest.raises(InputError, match="'encoder_tokens'"), tiny_vlm.seam("encoder_tokens", lambda x: x):
         pass
 
 
@@ -95,57 +94,45 @@ def test_a_caption_is_text(tiny_vlm: Any) -> None:
 
 
 def test_image_tokens_spell_the_grid(tiny_vlm: Any, x_v: Tensor) -> None:
-    span, (rows, columns) = tiny_vlm.image_tokens()
-    assert tiny_vlm.tokens(x_v).shape[1] == span.stop - span.start == rows * columns
+    found = tiny_vlm.image_tokens()
+    assert tiny_vlm.tokens(x_v).shape[1] == len(found.positions) == found.grid[0] * found.grid[1]
 
 
 def test_the_fingerprint_tells_models_apart(tiny_vlm: Any) -> None:
     same, other_grid, other_name = type(tiny_vlm)(), type(tiny_vlm)(grid=(2, 2)), type(tiny_vlm)(name="other")
-    assert tiny_vlm.fingerprint == same.fingerprint
-    assert len({tiny_vlm.fingerprint, other_grid.fingerprint, other_name.fingerprint}) == 3
+    assert tiny_vlm.fingerprint == same.fingerprint == other_name.fingerprint != other_grid.fingerprint
 
 
 def test_a_gradient_reaches_what_is_inserted_and_nothing_else(tiny_vlm: Any, x_v: Tensor) -> None:
     insert = torch.zeros(x_v.shape[1:], requires_grad=True)
     with tiny_vlm.seam("features", lambda x: x + insert):
-        tiny_vlm.loss(x_v, pack(x_v.shape[1], (5,), [[Branch((6,), (7, 8))]]))[0].backward()
+        prefix = tiny_vlm.prefix(x_v)
+    tiny_vlm.loss(prefix, [[Branch((6,), (7, 8))]])[0].backward()
     assert insert.grad is not None and (insert.grad.abs().sum(1) > 0).all()
     assert all(not p.requires_grad and p.grad is None for p in tiny_vlm.parameters())
 
 
 def test_under_rivals_a_label_competes_with_its_set_only(tiny_vlm: Any) -> None:
     x_v = torch.randn(1, tiny_vlm.grid[0] * tiny_vlm.grid[1], tiny_vlm.feature_dim)
-    shared, prompt = tiny_vlm.encode(tiny_vlm.shared_prompt), tuple(tiny_vlm.encode(" a cat"))
+    prompt = tuple(tiny_vlm.encode(" a cat"))
     three, seven, other = (tiny_vlm.encode(text)[0] for text in ("3", "7", "x"))
-    packed = pack(x_v.shape[1], shared, [[Branch(prompt, (three, other))]])
-    _, both = tiny_vlm.loss(x_v, packed)
-    _, ranked = tiny_vlm.loss(x_v, packed, [[three, seven]])
-    alone, _ = tiny_vlm.loss(x_v, packed, [[three]])
+    prefix, batch = tiny_vlm.prefix(x_v), [[Branch(prompt, (three, other))]]
+    _, both = tiny_vlm.loss(prefix, batch)
+    _, ranked = tiny_vlm.loss(prefix, batch, [[three, seven]])
+    alone, _ = tiny_vlm.loss(prefix, batch, [[three]])
     assert len(both) == 2 and len(ranked) == 1  # the label outside every set does not count
     assert 0 < float(ranked[0]) < float(both[0])
     assert float(alone) == 0.0
 
 
-def test_eager_attention_leaves_what_it_found(tiny_vlm: Any) -> None:
-    model = tiny_vlm.language_model
-    before = model.config._attn_implementation
-    assert before != "eager"
-    with eager_attention(model):
-        assert model.config._attn_implementation == "eager"
-    with pytest.raises(KeyError), eager_attention(model):
-        raise KeyError
-    assert model.config._attn_implementation == before
-
-
 def test_cells_left_out_leave_the_others_in_their_places(tiny_vlm: Any, x_v: Tensor) -> None:
-    branch = Branch((7, 8), (9, 10))
-    every = torch.arange(x_v.shape[1])[None]
-    whole, _ = tiny_vlm.loss(x_v, pack(x_v.shape[1], (5,), [[branch]]))
-    same, _ = tiny_vlm.loss(x_v, pack(x_v.shape[1], (5,), [[branch]], every))
+    batch, every = [[Branch((7, 8), (9, 10))]], torch.arange(x_v.shape[1])[None]
+    whole, _ = tiny_vlm.loss(tiny_vlm.prefix(x_v), batch)
+    same, _ = tiny_vlm.loss(tiny_vlm.prefix(x_v, cells=every), batch)
     assert torch.equal(whole, same)
-    cells = every[:, ::2]
-    packed = pack(x_v.shape[1], (5,), [[branch]], cells)
-    part, _ = tiny_vlm.loss(x_v[:, ::2], packed)
-    assert torch.isfinite(part) and not torch.equal(part, whole)
-    assert torch.equal(packed.positions[:, : cells.shape[1]], cells)
-    assert packed.positions[0, cells.shape[1]] == x_v.shape[1]
+    part = tiny_vlm.prefix(x_v[:, ::2], cells=every[:, ::2])
+    assert part.length == tiny_vlm.prefix(x_v).length - x_v.shape[1] // 2
+    assert torch.equal(part.position, tiny_vlm.prefix(x_v).position)
+    elsewhere = tiny_vlm.prefix(x_v[:, ::2], cells=every[:, 1::2])
+    losses = [tiny_vlm.loss(prefix, batch)[0] for prefix in (part, elsewhere)]
+    assert len({float(loss) for loss in [whole, *losses]}) == 3  # both what is shown and where it stands count

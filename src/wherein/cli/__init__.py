@@ -14,12 +14,13 @@ from typing import Annotated
 
 import typer
 
-from wherein.cli import caption, doctor, eval, locate, train
+from wherein.cli import caption, doctor, eval, locate, models, train
 from wherein.errors import WhereinError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("locate")(locate.locate)
 app.command("caption")(caption.caption)
+app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 app.command("eval")(eval.evaluate)
 app.add_typer(train.app, name="train")

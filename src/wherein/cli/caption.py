@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wherein.cli.job import Job, Pixels, print_json, printable
+from wherein.cli.model import Bits, Device, Dtype, Model
 from wherein.errors import ImageError
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ def caption(
         list[str],
         typer.Argument(metavar="IMAGE...", help="Image files, folders of images, or - for image bytes on stdin."),
     ],
-    model: Annotated[str, typer.Option(help="The vision-language model to ask.")] = "default",
-    device: Annotated[str, typer.Option(help="cpu, cuda ...; auto takes the fastest there is.")] = "auto",
+    model: Model = "default",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    bits: Bits = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each image.")] = False,
 ) -> None:
     """Print the model's caption of each IMAGE."""
@@ -32,7 +35,7 @@ def caption(
         """Load the model, once an image could be read."""
         from wherein.vlm import load_vlm
 
-        vlm: FrozenVLM = load_vlm(model, device)
+        vlm: FrozenVLM = load_vlm(model, device, dtype, bits)
         return lambda pixels: (vlm.name, pixels, vlm.caption([pixels])[0])
 
     for name, answer in job.answers(start):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +20,7 @@ import typer
 from wherein import pictures
 from wherein.cli.job import STDIN as STDOUT
 from wherein.cli.job import print_json
+from wherein.cli.model import Bits, Device, Dtype, Model
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ def evaluate(
     method: Annotated[
         list[str], typer.Option(help="pin, text, cam, centre ... or auto; may be repeated.", show_default="auto")
     ] = ["auto"],  # noqa: B006 - typer only reads it
-    model: Annotated[str, typer.Option(help="The vision-language model to ask.")] = "default",
+    model: Model = "default",
     adapter: Annotated[
         str | None, typer.Option(metavar="PATH", help="An adapter trained for the model; else the built-in one.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda ...; auto takes the fastest there is.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    bits: Bits = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Take only the first N images.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap behind intervals and p-values.")] = 0,
     gallery: Annotated[
@@ -57,11 +60,12 @@ def evaluate(
     from rich.console import Console
 
     from wherein.evaluation import Journal, save_gallery, select, summarise, to_table, write_json
+    from wherein.vlm import load_vlm
 
     samples = select(protocol, data, images, limit)
     path = None if output in (None, STDOUT) else Path(str(output))
     _check_outputs(path, gallery)
-    vlm, methods = _load(model, method, adapter, device, samples)
+    vlm, methods = _load(lambda: load_vlm(model, device, dtype, bits), method, adapter, samples)
     settings = {
         "wherein": version("wherein"),
         "protocol": protocol,
@@ -94,16 +98,15 @@ def _check_outputs(path: Path | None, gallery: Path | None) -> None:
 
 
 def _load(
-    model: str, names: Sequence[str], adapter: str | None, device: str, samples: Sequence[Sample]
+    load: Callable[[], FrozenVLM], names: Sequence[str], adapter: str | None, samples: Sequence[Sample]
 ) -> tuple[FrozenVLM, list[Grounder]]:
     """The model and the methods, each once, after a check that the model can be asked for every phrase."""
     from wherein import methods
-    from wherein.vlm import load_vlm
 
     for name in names:
         if name not in ("auto", *methods.names()):
             raise InputError(f"There is no method {name!r}: choose auto, {', '.join(methods.names())}.")
-    vlm = load_vlm(model, device)
+    vlm = load()
     for phrase in {phrase for sample in samples for phrase in sample.phrases()}:
         vlm.check_phrase(phrase)
     wanted = list(dict.fromkeys(names))

@@ -17,6 +17,7 @@ import typer
 
 from wherein import pictures
 from wherein.cli.job import STDIN, Job, Pixels, print_json, printable
+from wherein.cli.model import Bits, Device, Dtype, Model
 from wherein.errors import ImageError, InputError
 from wherein.grounding import Grounding
 from wherein.locator import SCHEMA, Answer, Locator, check_phrases
@@ -34,8 +35,10 @@ def locate(
     adapter: Annotated[
         str | None, typer.Option(metavar="PATH", help="An adapter trained for the model; else the built-in one.")
     ] = None,
-    model: Annotated[str, typer.Option(help="The vision-language model to ask.")] = "default",
-    device: Annotated[str, typer.Option(help="cpu, cuda ...; auto takes the fastest there is.")] = "auto",
+    model: Model = "default",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    bits: Bits = None,
     save: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Draw the boxes on this PNG or JPEG file; for many images, in this folder."),
@@ -49,7 +52,7 @@ def locate(
 
     def start() -> Callable[[Pixels], Answer]:
         """Load the model, once an image could be read."""
-        locator = Locator(model, method, adapter, device)
+        locator = Locator(model, method, adapter, device, dtype, bits)
         return lambda pixels: locator.locate(pixels, checked)
 
     for name, answer in job.answers(start):

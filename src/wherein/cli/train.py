@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from wherein.cli.model import Bits, Device, Dtype, Model
+
 app = typer.Typer(no_args_is_help=True, help="Train an adapter for a frozen model.")
 
 
@@ -21,7 +23,9 @@ def train_pin(
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
     images: Annotated[int, typer.Option(min=16, help="Composites to make (and encode once).")] = 6000,
     seed: Annotated[int, typer.Option(help="Of composites, order and initialisation.")] = 0,
-    preset: Annotated[str, typer.Option(help="default, or paper: the published recipe.")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="paper, the published recipe; default, for the built-in model; auto takes what fits.")
+    ] = "auto",
     composites: Annotated[
         Path | None, typer.Option(help="Folder with annotations.json and images/ to use instead.")
     ] = None,
@@ -29,16 +33,18 @@ def train_pin(
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of background photographs.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for encoded composites; default: OUT/cache.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest checkpoint in OUT.")] = False,
-    model: Annotated[str, typer.Option(help="The frozen model.")] = "default",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    model: Model = "default",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    bits: Bits = None,
 ) -> None:
     """Train a positional insert (PIN) on composites whose boxes are known because they were made."""
     from wherein.errors import InputError
     from wherein.methods.pin.train import RECIPES
     from wherein.training.pin import train
 
-    if preset not in RECIPES:
-        raise InputError(f"There is no preset {preset!r}: choose {', '.join(RECIPES)}.")
+    if preset not in ("auto", *RECIPES):
+        raise InputError(f"There is no preset {preset!r}: choose auto, {', '.join(RECIPES)}.")
     for folder in (composites, objects, backgrounds):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{folder} is not a folder.")
@@ -50,7 +56,9 @@ def train_pin(
         out,
         model=model,
         device=device,
-        recipe=RECIPES[preset],
+        dtype=dtype,
+        bits=bits,
+        preset=preset,
         steps=steps,
         images=images,
         seed=seed,

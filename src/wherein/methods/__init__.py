@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from wherein.errors import InputError
+from wherein.errors import AdapterError, InputError
 from wherein.methods import cam, centre, pin, text  # noqa: F401  (each registers itself)
+from wherein.methods.adapter import method_of
 from wherein.methods.base import REGISTRY, Method
 from wherein.vlm.base import FrozenVLM
 
@@ -19,12 +20,13 @@ def names() -> list[str]:
 
 
 def create(name: str, vlm: FrozenVLM, adapter: str | Path | None = None) -> Method:
-    """Bind the method called `name` to `vlm`; "auto" is the one that measured best for that model.
+    """Bind the method called `name` to `vlm`; "auto" is the one `adapter` is for, else what measured best on the model.
 
-    `adapter` is a folder, None the built-in adapter where there is one. Raises InputError for an unknown name, a method
-    that has nothing to load and one that does not work on this model; AdapterError for an adapter that does not fit.
+    `adapter` is a folder or a Hub id, None the built-in adapter where there is one. Raises InputError for an unknown
+    name, a method that has nothing to load and one that does not work on this model; AdapterError for an adapter that
+    does not fit.
     """
-    method: Any = _class(name, vlm)
+    method: Any = _class(name, vlm) if name != "auto" or adapter is None else _class_for(adapter)
     if method.takes_adapter:
         return cast(Method, method(vlm, adapter))
     if adapter is not None:
@@ -35,11 +37,11 @@ def create(name: str, vlm: FrozenVLM, adapter: str | Path | None = None) -> Meth
 
 
 def takes_adapter(name: str, vlm: FrozenVLM) -> bool:
-    """Whether the method called `name` ("auto": the one it stands for on `vlm`) loads an adapter.
+    """Whether the method called `name` loads an adapter; "auto" does, since it is then what the adapter is for.
 
     Raises InputError for an unknown name.
     """
-    return _class(name, vlm).takes_adapter
+    return name == "auto" or _class(name, vlm).takes_adapter
 
 
 def _class(name: str, vlm: FrozenVLM) -> type[Method]:
@@ -47,3 +49,11 @@ def _class(name: str, vlm: FrozenVLM) -> type[Method]:
     if chosen not in REGISTRY:
         raise InputError(f"There is no method {name!r}: choose auto, {', '.join(names())}.")
     return REGISTRY[chosen]
+
+
+def _class_for(adapter: str | Path) -> type[Method]:
+    """The method that an adapter says it is for."""
+    name = method_of(adapter)
+    if name not in REGISTRY or not REGISTRY[name].takes_adapter:
+        raise AdapterError(f"The adapter {adapter} is for {name!r}, which loads no adapter in this version of wherein.")
+    return REGISTRY[name]

@@ -16,7 +16,7 @@ from wherein.data import read_coco
 from wherein.errors import InputError
 from wherein.methods import adapter
 from wherein.methods.pin.method import ask
-from wherein.methods.pin.train import PinTask, Recipe
+from wherein.methods.pin.train import RECIPES, PinTask
 from wherein.synth import AUGMENTED, Backgrounds, ComposeConfig, ObjectBank, compose, is_held_out
 from wherein.training.store import FeatureStore, Labelled, Source
 from wherein.training.trainer import TrainConfig, fit
@@ -30,7 +30,9 @@ def train(
     *,
     model: str,
     device: str,
-    recipe: Recipe,
+    dtype: str,
+    bits: int | None,
+    preset: str,
     steps: int,
     images: int,
     seed: int,
@@ -42,7 +44,8 @@ def train(
 ) -> dict[str, float]:
     """Train, calibrate and save a PIN in `out`; returns its figures on held-out composites."""
     began = time.time()
-    vlm = load_vlm(model, device)
+    vlm = load_vlm(model, device, dtype, bits)
+    recipe = RECIPES[("default" if vlm.keeps_cells else "paper") if preset == "auto" else preset]
     bank = ObjectBank.load() + ObjectBank.from_folder(objects) if objects else ObjectBank.load()
     grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
     kept = bank.without(is_held_out)
@@ -111,7 +114,7 @@ def calibrate(task: PinTask, names: tuple[str, ...], seed: int) -> tuple[float, 
     """Scale and shift of the absent logit (Platt, 1999) on held-out composites, as many present as absent phrases,
     and the balanced accuracy this gives."""
     rng, logits, missing = np.random.default_rng(seed), [], []
-    with task.vlm.seam(task.config.seam, lambda x: x + task.module().to(x.dtype)):
+    with task.vlm.seam(task.config.seam, lambda x: x + task.module().to(x)):
         for i in range(task.held_out.count):
             here = [name for name, _ in task.held_out.objects[i]]
             others = [name for name in rng.permutation(names) if name not in here][: len(here)]

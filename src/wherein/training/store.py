@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from wherein.geometry import Frame
 from wherein.vlm.base import FrozenVLM
 
 SHARD, CHUNK = 128, 16
@@ -39,7 +41,7 @@ Source = Callable[[int], Labelled]
 
 
 class FeatureStore:
-    """`count` labelled images from `source(i)`, encoded by `vlm`; boxes are kept in model pixels."""
+    """`count` labelled images from `source(i)`, encoded by `vlm` at its own size; boxes are kept in pixels of that."""
 
     def __init__(self, folder: Path, vlm: FrozenVLM, source: Source, count: int, settings: dict[str, Any]) -> None:
         key = json.dumps({**settings, "model": vlm.name, "size": vlm.size, "shard": SHARD}, sort_keys=True, default=str)
@@ -74,10 +76,18 @@ class FeatureStore:
         tensors, facts = [], []
         for start in range(indices.start, indices.stop, CHUNK):
             images = [self.source(i) for i in range(start, min(start + CHUNK, indices.stop))]
-            pixels, frames = self.vlm.prepare([image.image for image in images])
+            frames = [Frame.identity(*image.image.shape[1::-1]).resize(*self.vlm.size) for image in images]
+            pixels, _ = self.vlm.prepare([_squash(image.image, self.vlm.size) for image in images])
             tensors.append(self.vlm.features(pixels).to(torch.bfloat16).cpu())
             for image, frame in zip(images, frames, strict=True):
                 facts.append([(name, frame.to_model(box[None])[0].tolist()) for name, box in image.objects])
         temporary = path.with_suffix(".tmp")
         save_file({"x_v": torch.cat(tensors)}, temporary, metadata={"objects": json.dumps(facts)})
         temporary.replace(path)
+
+
+def _squash(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8[H, W, 3] at (width, height) `size`, each side on its own, so that no model crops or tiles it."""
+    if image.shape[1::-1] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))

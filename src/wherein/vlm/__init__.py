@@ -12,18 +12,29 @@ if TYPE_CHECKING:
 __all__ = ["load_vlm"]
 
 
-def load_vlm(name: str = "default", device: str = "auto") -> FrozenVLM:
-    """Load a frozen VLM by name; "default" is the one in the package.
+def load_vlm(name: str = "default", device: str = "auto", dtype: str = "auto", bits: int | None = None) -> FrozenVLM:
+    """Load a frozen VLM.
 
-    `device`: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" ... Raises InputError for an unknown name or a
-    device this machine lacks, PartsError if a base part is neither cached nor can be fetched.
+    Args:
+        name: "default", the one in the package, or a Hub id or folder of a model that `wherein models` lists.
+        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" ...
+        dtype: "auto", what the checkpoint says, or float32, bfloat16, float16.
+        bits: 4 or 8 to load quantised (needs bitsandbytes).
+
+    Raises:
+        InputError: there is no such model, family or device, or it does not fit into memory.
+        PartsError: a base part of the default model is neither cached nor can be fetched.
     """
-    if name != "default":
-        raise InputError(f"Unknown model {name!r}: this release serves 'default'.")
     chosen = _device(device)
-    from wherein.vlm.default import DefaultVLM
+    if name == "default":
+        if dtype not in ("auto", "bfloat16") or bits is not None:
+            raise InputError("The default model runs in bfloat16: leave dtype and bits out.")
+        from wherein.vlm.default import DefaultVLM
 
-    return DefaultVLM(chosen)
+        return DefaultVLM(chosen)
+    from wherein.vlm.loading import load
+
+    return load(name, chosen, dtype, bits)
 
 
 def _device(name: str) -> str:

@@ -1,9 +1,10 @@
 """FrozenVLM: the one contract every vision-language model meets (batch first, weights never touched).
 
     images -> prepare -> pixels, frames -> features (x_v) -> [seam "features"] -> connector -> [seam "connector_tokens"]
-           -> language model -> answer (constrained text with token probabilities) | caption | loss
+           -> language model: prefix -> answer (constrained text with token probabilities) | free text | loss
 
-Precomputed `x_v` may be passed wherever pixels may: an image is encoded once, however often it is asked about.
+A family says how a `Prefix` is made of an image; all that follows is the same for every model. Precomputed `x_v` stand
+in for pixels: an image is encoded once, however often it is asked about.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,21 +24,63 @@ from torch import Tensor, nn
 from wherein.boxtext import Grammar
 from wherein.errors import InputError
 from wherein.geometry import Frame
-from wherein.vlm.decoding import Prefix, Written, write
-from wherein.vlm.packing import Packed
+from wherein.vlm.branches import Branch, lay_out
+from wherein.vlm.decoding import Written, write, write_freely
+from wherein.vlm.prefix import Continuation, Prefix
+from wherein.vlm.seams import Seams
 
-Insert = Callable[[Tensor], Tensor]
+Pixels = Any  # whatever the family's encoder takes, batch first
+MATRICES, VALUES = 64, 8  # what the fingerprint reads: this many matrices, spread evenly, and the first values of each
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What the rows of x_v see of one image.
+
+    boxes float64[N, 4]: xyxy in pixels of the image; a row that is no patch (CLS) sees all of it · order int64[N]: each
+    row's place in raster order, views one after another · grid: (rows, columns) of the whole image's view.
+    """
+
+    boxes: NDArray[np.float64]
+    order: NDArray[np.int64]
+    grid: tuple[int, int]
+
+    @classmethod
+    def raster(cls, frame: Frame, grid: tuple[int, int]) -> Cells:
+        """One view, row by row."""
+        return cls(frame.cells(*grid), np.arange(grid[0] * grid[1]), grid)
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """An image in the language model's sequence.
+
+    positions int64[M]: of the tokens that stand for cells · boxes float64[M, 4]: what each sees, xyxy in pixels of the
+    image · whole bool[M]: those of the view of the whole image, in raster order · grid: its (rows, columns).
+    """
+
+    positions: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    whole: NDArray[np.bool_]
+    grid: tuple[int, int]
+
+    @classmethod
+    def raster(cls, frame: Frame, grid: tuple[int, int]) -> ImageTokens:
+        """One token a cell, row by row, at the beginning of the sequence."""
+        count = grid[0] * grid[1]
+        return cls(np.arange(count), frame.cells(*grid), np.ones(count, bool), grid)
 
 
 class FrozenVLM(ABC):
     """A frozen VLM: encoder -> connector -> language model, and the seams between them.
 
-    A subclass (one per family) sets the attributes below and says how images become pixels, and pixels x_v.
+    A subclass sets the attributes below and says how images become pixels, pixels x_v, and x_v a prefix.
 
-    name: what the user calls it · size: (width, height) of the model's input, pixels · grid: (rows, columns) of x_v ·
-    feature_dim: D_v · connector, language_model, tokenizer: the frozen parts · codec: name of the box text format ·
-    best_method: the method that measured best · shared_prompt: text behind the image tokens, run once for all;
-    caption_prompt and locate_prompt continue it, and `{phrase}` stands for "a cat".
+    name: what the user calls it · size: (width, height) of the model's input, or where that follows the image, of an
+    image it is trained with, pixels · grid: (rows, columns) of x_v for such an image · feature_dim: D_v · codec: name
+    of the box text format · best_method: the method that measured best · shared_prompt: text behind the image tokens,
+    run once for all; caption_prompt and locate_prompt continue it, and `{phrase}` stands for "a cat" · keeps_cells: the
+    connector makes one token of each cell, in order, so an image may be shown through some of its cells only.
     """
 
     name: str
@@ -48,17 +92,42 @@ class FrozenVLM(ABC):
     shared_prompt: str
     caption_prompt: str
     locate_prompt: str
-    connector: nn.Module
+    keeps_cells: bool
     language_model: Any
     tokenizer: Any
+    seams: Seams
 
     @abstractmethod
-    def prepare(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, list[Frame]]:
-        """uint8[H, W, 3] images -> pixels float[B, 3, h, w] as the encoder expects them, and one Frame each."""
+    def prepare(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Pixels, list[Frame]]:
+        """uint8[H, W, 3] images -> pixels as the encoder expects them, and one Frame each."""
 
     @abstractmethod
-    def features(self, pixels: Tensor) -> Tensor:
-        """Pixels float[B, 3, h, w] -> patch features x_v float[B, N, D_v], exactly as the connector receives them."""
+    def frame_of(self, width: int, height: int) -> Frame:
+        """The Frame of an image of this size, pixels."""
+
+    @abstractmethod
+    def features(self, pixels: Pixels) -> Tensor:
+        """Pixels -> patch features x_v float[B, N, D_v], exactly as the connector receives them."""
+
+    @abstractmethod
+    def prefix(self, x_v: Tensor, frames: Sequence[Frame] | None = None, cells: Tensor | None = None) -> Prefix:
+        """Run images x_v float[B, N, D_v] and the shared text once; every question about them continues from here.
+
+        `frames` are those of the images; None for images of the model's own size, which is what it is trained with.
+        `cells` int64[B, n]: x_v float[B, n, D_v] are these of the image's cells (needs `keeps_cells`).
+        Under torch.no_grad or inference_mode nothing is kept for a backward pass.
+        """
+
+    @abstractmethod
+    def cells(self, frame: Frame | None = None) -> Cells:
+        """What each row of x_v sees of an image with this Frame; None: one of the model's own size."""
+
+    @abstractmethod
+    def image_tokens(self, frame: Frame | None = None) -> ImageTokens:
+        """Where an image's tokens lie in the language model's sequence, and what each one sees.
+
+        Raises InputError for a model whose language model sees latent queries instead of cells.
+        """
 
     @property
     def device(self) -> torch.device:
@@ -74,39 +143,49 @@ class FrozenVLM(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the parts' parameter names and shapes: an adapter for another model is refused by it."""
-        lines = [f"{self.name} {self.size} {self.grid} {self.feature_dim}"]
-        for part in (self.connector, self.language_model):
-            lines += [f"{name} {tuple(p.shape)}" for name, p in part.named_parameters()]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+        """Hash of the geometry, of every parameter's name and shape, and of some values: what an adapter depends on.
+
+        Neither the model's name counts nor the place it was loaded from, nor the device. Values are rounded to
+        bfloat16, so that the same weights in float32 and in bfloat16 agree; another fine-tune does not.
+        """
+        named = sorted(self.named_parameters(), key=lambda pair: pair[0])
+        lines = [f"{tuple(self.size)} {tuple(self.grid)} {self.feature_dim}"]
+        lines += [f"{name} {tuple(parameter.shape)}" for name, parameter in named]
+        digest = hashlib.sha256("\n".join(lines).encode())
+        matrices = [parameter for _, parameter in named if parameter.ndim == 2]
+        count = min(MATRICES, len(matrices))
+        for i in range(count):
+            values = matrices[i * len(matrices) // count].detach().reshape(-1)[:VALUES].cpu()
+            digest.update(values.to(torch.bfloat16).float().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @abstractmethod
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every frozen parameter behind the encoder, by name (none of them requires a gradient)."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Every frozen parameter (none of them requires a gradient)."""
-        yield from self.connector.parameters()
-        yield from self.language_model.parameters()
+        """The same without names."""
+        yield from (parameter for _, parameter in self.named_parameters())
 
-    @contextmanager
-    def seam(self, name: str, insert: Insert) -> Iterator[None]:
-        """Apply `insert` at a seam inside the block; on exit, also on error, the model is what it was.
+    def seam(
+        self, name: str, insert: Callable[..., Tensor | None], layers: Sequence[int] | None = None
+    ) -> AbstractContextManager[None]:
+        """Insert into, or read from, a running forward pass inside the block; see `Seams.open`.
 
-        `features`: x_v float[B, N, D_v] on its way into the connector; `connector_tokens`: float[B, N, D_t] behind it.
         Raises InputError for a seam this model does not offer.
         """
-        self.width(name)
-        if name == "features":
-            handle = self.connector.register_forward_pre_hook(lambda _, args: (insert(args[0]), *args[1:]))
-        else:
-            handle = self.connector.register_forward_hook(lambda _, __, out: insert(out))
-        try:
-            yield
-        finally:
-            handle.remove()
+        if name not in self.seams.names:
+            raise InputError(f"{self.name} offers the seams {', '.join(self.seams.names)}, not {name!r}.")
+        return self.seams.open(name, insert, layers)
 
     def width(self, seam: str) -> int:
-        """The width of what passes a seam: D_v or D_t. Raises InputError for a seam this model does not offer."""
+        """The width of what passes `features` (D_v) or `connector_tokens` (D_t).
+
+        Raises InputError for another seam.
+        """
         widths = {"features": self.feature_dim, "connector_tokens": self.language_model.config.hidden_size}
         if seam not in widths:
-            raise InputError(f"{self.name} offers the seams {' and '.join(widths)}, not {seam!r}.")
+            raise InputError(f"{self.name} takes an insert at the seams {' and '.join(widths)}, not at {seam!r}.")
         return int(widths[seam])
 
     def check_phrase(self, phrase: str) -> None:
@@ -120,48 +199,32 @@ class FrozenVLM(ABC):
         """Text -> token ids, no special tokens added."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def tokens(self, x_v: Tensor) -> Tensor:
-        """x_v float[B, N, D_v] -> what the language model receives for the image, float[B, M, D_t]."""
-        return self.connector(x_v.to(self.device, self.dtype))  # type: ignore[no-any-return]
+    def loss(
+        self, prefix: Prefix, batch: Sequence[Sequence[Branch]], rivals: Sequence[Sequence[int]] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Next-token loss of the answers in `batch[i]`, asked of image i: (weighted mean in nats, float32[L] of each).
 
-    def image_tokens(self) -> tuple[slice, tuple[int, int]]:
-        """Where the image lies in the language model's sequence, and the grid (rows, columns) it spells out."""
-        return slice(0, self.grid[0] * self.grid[1]), self.grid
-
-    def loss(self, x_v: Tensor, packed: Packed, rivals: Sequence[Sequence[int]] | None = None) -> tuple[Tensor, Tensor]:
-        """Next-token loss of packed answers: (weighted mean in nats, float32[L] of each labelled token).
-
-        Runs connector and language model with gradients to whatever is inserted at the seams; PIN, equation 4.
+        Gradients reach whatever was inserted at the seams; PIN, equation 4.
         `rivals` are disjoint sets of token ids, such as the ten digits: a label competes with the rest of its set only,
         as it will under the grammar that decodes it, and labels in no set do not count.
         """
-        image = self.tokens(x_v)
-        text = self.language_model.get_input_embeddings()(packed.ids.to(self.device)).to(image.dtype)
-        mask = torch.zeros(packed.mask.shape, dtype=image.dtype, device=self.device)
-        mask.masked_fill_(~packed.mask.to(self.device), torch.finfo(image.dtype).min)
-        with eager_attention(self.language_model):
-            hidden = self.language_model.get_decoder()(
-                inputs_embeds=torch.cat([image, text], dim=1),
-                attention_mask=mask,
-                position_ids=packed.positions.to(self.device),
-                use_cache=False,
-            ).last_hidden_state[:, image.shape[1] :]
-        labels, weights = packed.labels.to(self.device), packed.weights.to(self.device)
-        output = self.language_model.get_output_embeddings().weight
+        rows = [i for i, branches in enumerate(batch) for _ in branches]
+        chunks, labels, weights = lay_out([branch for branches in batch for branch in branches])
+        continuation = Continuation(prefix, rows)
+        start = continuation.last
+        states = torch.cat([start[:, None], continuation.hidden(chunks)], dim=1)
+        labels, weights = labels.to(states.device), weights.to(states.device)
+        wanted = labels >= 0
+        logits, target, weight = prefix.head(states[wanted]).float(), labels[wanted], weights[wanted]
         losses, counted = [], []
-        for ids in [None] if rivals is None else [torch.tensor(list(group), device=self.device) for group in rivals]:
-            wanted = labels >= 0 if ids is None else torch.isin(labels, ids)
-            logits = (hidden[wanted] @ (output if ids is None else output[ids]).T).float()
-            target = labels[wanted] if ids is None else (labels[wanted][:, None] == ids).long().argmax(1)
-            losses.append(nn.functional.cross_entropy(logits, target, reduction="none"))
-            counted.append(weights[wanted])
-        each, weight = torch.cat(losses), torch.cat(counted)
-        return (each * weight).sum() / weight.sum(), each.detach()
-
-    @torch.inference_mode()
-    def prefix(self, x_v: Tensor) -> Prefix:
-        """Run images x_v float[B, N, D_v] and the shared text once; every question about them continues from here."""
-        return Prefix.run(self.language_model, self.tokens(x_v), self.encode(self.shared_prompt))
+        for ids in [None] if rivals is None else [torch.tensor(list(group), device=states.device) for group in rivals]:
+            mine = target >= 0 if ids is None else torch.isin(target, ids)
+            own = logits[mine] if ids is None else logits[mine][:, ids]
+            aim = target[mine] if ids is None else (target[mine][:, None] == ids).long().argmax(1)
+            losses.append(nn.functional.cross_entropy(own, aim, reduction="none"))
+            counted.append(weight[mine])
+        each, share = torch.cat(losses), torch.cat(counted)
+        return (each * share).sum() / share.sum(), each.detach()
 
     @torch.inference_mode()
     def answer(
@@ -172,35 +235,26 @@ class FrozenVLM(ABC):
         The probability of the model beginning the text `refusal` instead is told in each answer's `refusal`.
         """
         ids = [self.encode(prompt) for prompt in prompts]
-        return write(self.language_model, self.tokenizer, prefix, rows, ids, grammar, refusal)
+        return write(self.tokenizer, prefix, rows, ids, grammar, None if refusal is None else self.encode(refusal)[0])
 
     @torch.inference_mode()
-    def continue_text(self, x_v: Tensor, prompt: str, max_tokens: int) -> list[str]:
-        """Free greedy continuation of one prompt about each image x_v float[B, N, D_v]; nothing is constrained."""
-        image = self.tokens(x_v)
-        ids = torch.tensor([self.encode(self.shared_prompt + prompt)], device=self.device).expand(len(image), -1)
-        text = self.language_model.get_input_embeddings()(ids).to(image.dtype)
-        embeds = torch.cat([image, text], dim=1)
-        out = self.language_model.generate(
-            inputs_embeds=embeds,
-            attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=self.device),
-            max_new_tokens=max_tokens,
-            do_sample=False,
-            pad_token_id=self.tokenizer.eos_token_id,
-        )
-        return [text.strip() for text in self.tokenizer.batch_decode(out, skip_special_tokens=True)]
+    def continue_text(self, prefix: Prefix, rows: Sequence[int], prompts: Sequence[str], most: int) -> list[str]:
+        """Continue image `rows[i]` of the prefix with `prompts[i]` and up to `most` tokens, greedily and freely."""
+        ids = write_freely(prefix, rows, [self.encode(prompt) for prompt in prompts], most, self._ends())
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
+    @torch.inference_mode()
     def caption(self, images: Sequence[NDArray[np.uint8]], max_tokens: int = 40) -> list[str]:
         """A caption of each uint8[H, W, 3] image, greedy."""
-        return self.continue_text(self.features(self.prepare(images)[0]), self.caption_prompt, max_tokens)
+        captions = []
+        for image in images:
+            pixels, frames = self.prepare([image])
+            prefix = self.prefix(self.features(pixels), frames)
+            captions += self.continue_text(prefix, [0], [self.caption_prompt], max_tokens)
+        return captions
 
-
-@contextmanager
-def eager_attention(model: Any) -> Iterator[None]:
-    """Plain attention inside the block: with a packed mask, short sequences and a backward pass it beats sdpa."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
+    def _ends(self) -> list[int]:
+        """The tokens that end a text."""
+        ends = self.language_model.generation_config.eos_token_id
+        known = [ends] if isinstance(ends, int) else list(ends or [])
+        return [*known, self.tokenizer.eos_token_id]

@@ -7,7 +7,6 @@ unparsable and its token probabilities are those of a choice among valid answers
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wherein.boxtext import Grammar, TokenConstraint
+from wherein.vlm.prefix import Continuation, Prefix
 
 
 @dataclass(frozen=True)
@@ -46,75 +46,29 @@ class Written:
     refusal: float | None = None
 
 
-@dataclass(frozen=True)
-class Prefix:
-    """Images and a shared text, run once: the language model's key/value cache, `length` tokens long."""
-
-    cache: Any
-    length: int
-
-    @classmethod
-    def run(cls, language_model: Any, image: Tensor, shared: Sequence[int]) -> Prefix:
-        """Image tokens float[B, M, D_t] and the ids of a text that follows each of them."""
-        ids = torch.tensor([list(shared)], dtype=torch.long, device=image.device).expand(image.shape[0], -1)
-        text = language_model.get_input_embeddings()(ids).to(image.dtype)
-        out = language_model.get_decoder()(inputs_embeds=torch.cat([image, text], dim=1), use_cache=True)
-        return cls(out.past_key_values, image.shape[1] + len(shared))
-
-
-class _Continuation:
-    """B rows that continue from a prefix at their own pace: right-padded chunks, masked padding, own positions."""
-
-    def __init__(self, language_model: Any, prefix: Prefix, rows: Sequence[int]) -> None:
-        self.model = language_model
-        self.device = next(language_model.parameters()).device
-        self.cache = copy.deepcopy(prefix.cache)
-        self.cache.batch_select_indices(torch.tensor(list(rows), device=self.device))
-        self.filled = torch.ones(len(rows), prefix.length, dtype=torch.long, device=self.device)
-        self.position = torch.full((len(rows),), prefix.length, dtype=torch.long, device=self.device)
-
-    def feed(self, chunks: Sequence[Sequence[int]]) -> Tensor:
-        """Append chunks[b] to row b (an empty chunk is a pause); float32[B, V] logits behind each row's last token."""
-        lengths = torch.tensor([len(chunk) for chunk in chunks], device=self.device)
-        width = int(lengths.max())
-        ids = torch.zeros(len(chunks), width, dtype=torch.long)
-        for b, chunk in enumerate(chunks):
-            ids[b, : len(chunk)] = torch.tensor(chunk, dtype=torch.long)
-        steps = torch.arange(width, device=self.device)
-        self.filled = torch.cat([self.filled, (steps < lengths[:, None]).long()], dim=1)
-        hidden = self.model.get_decoder()(
-            input_ids=ids.to(self.device),
-            attention_mask=self.filled,
-            position_ids=self.position[:, None] + steps,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state
-        self.position = self.position + lengths
-        last = hidden[torch.arange(len(chunks), device=self.device), (lengths - 1).clamp(min=0)]
-        return self.model.get_output_embeddings()(last).float()  # type: ignore[no-any-return]
-
-
 def write(
-    language_model: Any,
     tokenizer: Any,
     prefix: Prefix,
     rows: Sequence[int],
     prompts: Sequence[Sequence[int]],
     grammar: Grammar,
-    refusal: str | None = None,
+    refusal: int | None = None,
 ) -> list[Written]:
     """Greedy constrained answers to `prompts[b]` (token ids) about image `rows[b]` of the prefix.
 
-    `refusal` is a text outside the grammar: how likely it begins, against an answer, is told, not written.
+    `refusal` is the first token of a text outside the grammar: how likely it is, against an answer, is told.
     """
+    if prefix.position is None and len(rows) > 1:
+        each = zip(rows, prompts, strict=True)
+        return [write(tokenizer, prefix, [row], [prompt], grammar, refusal)[0] for row, prompt in each]
     constraint = TokenConstraint(tokenizer, grammar)
-    continuation = _Continuation(language_model, prefix, rows)
+    continuation = Continuation(prefix, rows)
     opening = constraint.forced("")
     answers = [Written(opening) for _ in rows]
     logits = continuation.feed(prompts)
     if refusal is not None:
         start = constraint.spell(opening)[:1] or constraint.allowed("")
-        rival = [tokenizer.encode(refusal, add_special_tokens=False)[0], *start]
+        rival = [refusal, *start]
         for answer, row in zip(answers, logits, strict=True):
             answer.refusal = float(torch.softmax(row[rival].double(), dim=0)[0])
     if opening:
@@ -128,6 +82,29 @@ def write(
             break
         logits = continuation.feed(chunks)
     return answers
+
+
+def write_freely(
+    prefix: Prefix, rows: Sequence[int], prompts: Sequence[Sequence[int]], most: int, end: Sequence[int]
+) -> list[list[int]]:
+    """Greedy free continuations of `prompts[b]` about image `rows[b]`: up to `most` token ids, none of `end`."""
+    if prefix.position is None and len(rows) > 1:
+        each = zip(rows, prompts, strict=True)
+        return [write_freely(prefix, [row], [prompt], most, end)[0] for row, prompt in each]
+    texts: list[list[int]] = [[] for _ in rows]
+    going = [True] * len(rows)
+    continuation = Continuation(prefix, rows)
+    logits = continuation.feed(prompts)
+    for _ in range(most):
+        best = logits.argmax(-1).tolist()
+        going = [alive and token not in end for alive, token in zip(going, best, strict=True)]
+        if not any(going):
+            break
+        chunks = [[token] if alive else [] for alive, token in zip(going, best, strict=True)]
+        for text, chunk in zip(texts, chunks, strict=True):
+            text += chunk
+        logits = continuation.feed(chunks)
+    return texts
 
 
 def _choose(answer: Written, logits: Tensor, constraint: TokenConstraint) -> list[int]:

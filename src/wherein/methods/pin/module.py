@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wherein.geometry import Frame
 from wherein.methods.pin.config import PinConfig
+from wherein.vlm.base import Cells
 
 CODE = 64  # width of the sinusoid
 
@@ -16,12 +18,17 @@ def sinusoid(positions: Tensor, width: int) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
-def table(config: PinConfig) -> Tensor:
-    """The fixed code float[N, 64] of each cell in raster order."""
-    index = torch.arange(config.rows * config.columns, dtype=torch.float32)
+def table(config: PinConfig, cells: Cells | None = None) -> Tensor:
+    """The fixed code float32[N, 64] of each row of x_v; `cells` None: those of one raster of the configuration's grid.
+
+    "1d" counts the rows in raster order, whatever order they come in, as published. "2d" goes by where in the image a
+    cell's centre lies, in units of the configuration's grid, so that a finer grid, or a tile, says the same of a place.
+    """
+    cells = cells or Cells.raster(Frame.identity(config.columns, config.rows), (config.rows, config.columns))
     if config.code == "1d":
-        return sinusoid(index, CODE)
-    rows, columns = index // config.columns, index % config.columns
+        return sinusoid(torch.from_numpy(cells.order).float(), CODE)
+    x, y = (cells.boxes[:, :2] + cells.boxes[:, 2:]).T / 2 / cells.boxes[:, 2:].max(0)[:, None]
+    rows, columns = (torch.from_numpy(place).float() for place in (y * config.rows - 0.5, x * config.columns - 0.5))
     return torch.cat([sinusoid(rows, CODE // 2), sinusoid(columns, CODE // 2)], dim=1)
 
 
@@ -54,16 +61,17 @@ class _OwnGate(nn.Module):
 
 
 class PositionalInsert(nn.Module):
-    """psi of equation 3. `forward()` takes nothing and returns pi float32[N, D_v], the same for every image.
+    """psi of equation 3: from the code of each cell to pi, the same for every image of the same grid.
 
     The last layer starts at zero, so an untrained insert leaves the VLM as it was.
     """
 
     code: Tensor
 
-    def __init__(self, config: PinConfig) -> None:
+    def __init__(self, config: PinConfig, cells: Cells | None = None) -> None:
+        """`cells`: of an image of the model's own size (None: one raster of the configuration's grid)."""
         super().__init__()
-        self.register_buffer("code", table(config), persistent=False)
+        self.register_buffer("code", table(config, cells), persistent=False)
         layers: list[nn.Module]
         if config.variant == "released":
             layers = [
@@ -87,9 +95,9 @@ class PositionalInsert(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
-    def forward(self) -> Tensor:
-        """pi: float32[N, D_v], to be added to x_v."""
-        return self.layers(self.code)  # type: ignore[no-any-return]
+    def forward(self, code: Tensor | None = None) -> Tensor:
+        """pi: float32[N, D_v], to be added to x_v; `code` float32[N, 64] is a `table`, None the model's own."""
+        return self.layers(self.code if code is None else code)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def start_from(self, pi: Tensor) -> None:

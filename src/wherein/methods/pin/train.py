@@ -26,6 +26,7 @@ from torch import Tensor
 
 from wherein import drawing
 from wherein.boxtext import CODECS
+from wherein.errors import InputError
 from wherein.geometry import paired_iou
 from wherein.grounding import Grounding
 from wherein.methods.centre import BOX
@@ -37,8 +38,8 @@ from wherein.methods.pin.reading import Reading, read, score
 from wherein.phrases import noun_phrase
 from wherein.training.store import FeatureStore
 from wherein.vlm.base import FrozenVLM
+from wherein.vlm.branches import Branch
 from wherein.vlm.decoding import Written
-from wherein.vlm.packing import Branch, pack
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,13 @@ class PinTask:
     ) -> None:
         self.vlm, self.recipe, self.names, self.seed = vlm, recipe, names, seed
         self.train, self.held_out = train, held_out
+        if recipe.seam == "connector_tokens" and not vlm.keeps_cells:
+            raise InputError(f"The connector of {vlm.name} does not keep cells apart: use the preset paper.")
         width, codec = vlm.width(recipe.seam), recipe.codec or vlm.codec
         self.config = PinConfig(*vlm.grid, width, code=recipe.code, codec=codec, seam=recipe.seam)
         self.codec = CODECS[codec]
         torch.manual_seed(seed)
-        self.module = PositionalInsert(self.config)
+        self.module = PositionalInsert(self.config, vlm.cells())
         if recipe.numbered:
             self.module.start_from(recipe.numbered * numbered(vlm))
         self.module.to(vlm.device)
@@ -122,17 +125,18 @@ class PinTask:
         self._rivals = [digits, verdict] if recipe.under_grammar else None
 
     def loss(self, step: int, steps: int) -> Tensor:
-        """The packed answer loss of one step."""
+        """The answer loss of one step: every question about an image continues from one run of it."""
         share, rng = step / steps, np.random.default_rng([self.seed, step])
         indices = rng.integers(0, self.train.count, self.recipe.batch).tolist()
         rows = [self._branches(self.train.objects[i], share, rng) for i in indices]
-        whole = self.config.rows * self.config.columns
-        shown = [rng.permutation(whole)[: max(1, round(self.recipe.cells * whole))] for _ in indices]
-        cells = torch.from_numpy(np.sort(np.stack(shown), axis=1))
-        x_v = self.train.features(indices)[torch.arange(len(indices))[:, None], cells]
-        packed = pack(whole, self.vlm.encode(self.vlm.shared_prompt), rows, cells)
-        with self.vlm.seam(self.config.seam, lambda x: x + self.module()[cells].to(x.dtype)):
-            return self.vlm.loss(x_v, packed, self._rivals)[0]
+        x_v, pi, cells = self.train.features(indices), self.module(), None
+        if self.vlm.keeps_cells and self.recipe.cells < 1:
+            shown = [rng.permutation(len(pi))[: max(1, round(self.recipe.cells * len(pi)))] for _ in indices]
+            cells = torch.from_numpy(np.sort(np.stack(shown), axis=1))
+            x_v, pi = x_v[torch.arange(len(indices))[:, None], cells], pi[cells]
+        with self.vlm.seam(self.config.seam, lambda x: x + pi.to(x)):
+            prefix = self.vlm.prefix(x_v, cells=cells)
+        return self.vlm.loss(prefix, rows, self._rivals)[0]
 
     def _branches(
         self, objects: list[tuple[str, NDArray[np.float64]]], share: float, rng: np.random.Generator
@@ -169,7 +173,7 @@ class PinTask:
         With a `shift`, the question is put to the image so many places further on: what is still right then is prior.
         """
         found = []
-        with self.vlm.seam(self.config.seam, lambda x: x + self.module().to(x.dtype)):
+        with self.vlm.seam(self.config.seam, lambda x: x + self.module().to(x)):
             for start in range(0, min(count, self.held_out.count), 16):
                 images = list(range(start, min(start + 16, count, self.held_out.count)))
                 asked = [(i, *thing) for i in images for thing in self.held_out.objects[i]]

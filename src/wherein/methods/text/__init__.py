@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from wherein.boxtext import CODECS
@@ -24,12 +25,13 @@ class Text(Method):
 
     def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
         """Ask for each phrase in the words an unlocked model is asked in; what the model answers may be a box."""
-        pixels, (frame,) = self.vlm.prepare([image])
-        x_v = self.vlm.features(pixels)
-        groundings, codec = [], CODECS[self.vlm.codec]
-        for phrase in phrases:
-            prompt = self.vlm.locate_prompt.format(phrase=noun_phrase(phrase))
-            answer = self.vlm.continue_text(x_v, prompt, MAX_TOKENS)[0]
+        pixels, frames = self.vlm.prepare([image])
+        with torch.inference_mode():
+            prefix = self.vlm.prefix(self.vlm.features(pixels), frames)
+        prompts = [self.vlm.locate_prompt.format(phrase=noun_phrase(phrase)) for phrase in phrases]
+        answers = self.vlm.continue_text(prefix, [0] * len(prompts), prompts, MAX_TOKENS)
+        groundings, codec, (frame,) = [], CODECS[self.vlm.codec], frames
+        for phrase, answer in zip(phrases, answers, strict=True):
             box = codec.decode(answer, frame.model_width, frame.model_height)
             boxes = np.empty((0, 4)) if box is None else frame.to_image(box[None])
             scores = np.ones(len(boxes))

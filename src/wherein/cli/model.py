@@ -1,0 +1,12 @@
+"""The options that choose a model, the same for every verb that asks one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Option(help="default, or a Hub id or folder of a model that `wherein models` lists.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda ...; auto takes the fastest there is.")]
+Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.")]
+Bits = Annotated[int | None, typer.Option(help="Load in 4 or 8 bits (needs bitsandbytes).", show_default="no")]

@@ -1,0 +1,88 @@
+"""OpenFlamingo, the model that PIN was published on: our own modules (wherein.vlm.flamingo), the published weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wherein.vlm import views
+from wherein.vlm.hf import HFVLM
+from wherein.vlm.seams import Seams
+
+
+@dataclass(frozen=True)
+class FlamingoProcessor:
+    """What transformers would call its processor: CLIP's image processor and the language model's tokenizer."""
+
+    image_processor: Any
+    tokenizer: Any
+
+
+class Flamingo(HFVLM):
+    """OpenFlamingo. x_v are the patches without CLS, before CLIP's last norm: 256 rows at 224 px."""
+
+    family = "flamingo"
+    model_types = ("open_flamingo",)
+    model_class = "OpenFlamingo"
+    processor_class = "FlamingoProcessor"
+    views = staticmethod(views.centre_crop)
+    connector_path = "perceiver"
+    blocks_path = "vision_model.encoder.layers"
+    patches_path = "vision_model.embeddings"
+    latents = True
+    reads_attention = False  # its cross-attention is no attention of transformers
+    lead = "<image>"
+    checkpoint = "openflamingo/OpenFlamingo-3B-vitl-mpt1b"
+    licence = "MIT (weights: MPT-1B, Apache-2.0)"
+
+    shared_prompt = "In the image is"  # nothing stands between it and the image's token
+
+    def features_width(self) -> int:
+        """D_v."""
+        return int(self.model.vision_model.config.hidden_size)
+
+    def width(self, seam: str) -> int:
+        """The latents are as wide as the features: keys of a cross-attention, not words."""
+        super().width(seam)
+        return self.feature_dim
+
+    def patch(self) -> int:
+        """CLIP's."""
+        return int(self.model.vision_model.config.patch_size)
+
+    def call(self, text: str, image: NDArray[np.uint8]) -> Mapping[str, Any]:
+        """Pixels and the ids of the text, the image's token among them."""
+        pixels = self.processor.image_processor(image, return_tensors="pt")
+        words = self.tokenizer(text, return_tensors="pt")
+        return {"input_ids": words["input_ids"], "attention_mask": words["attention_mask"], **pixels}
+
+    def decoder(self) -> Any:
+        """The language model with its gated cross-attention."""
+        return self.model.get_decoder()
+
+    def follow(self, out: Any) -> tuple[Any, dict[str, Tensor], bool]:
+        """All text behind the image goes on looking at its latents."""
+        return self.decoder(), {"perceiver_embeddings": out.perceiver_embeddings}, True
+
+    def _seams(self) -> Seams:
+        return Seams(
+            self.connector,
+            patches=self.model.get_submodule(self.patches_path),
+            words=self.model.get_input_embeddings(),
+            layers=list(self.decoder().blocks),
+        )
+
+    def _starting(self, count: int) -> dict[str, Tensor]:
+        return {}
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        return logits
+
+    def _ends(self) -> list[int]:
+        return [self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<|endofchunk|>")]

@@ -1,0 +1,412 @@
+"""HFVLM: any vision-language model of transformers as a FrozenVLM, through its own forward pass.
+
+Nothing of a model is rewritten. An image's features are caught on their way into the connector; where they are given
+again, the encoder's blocks are passed over and the connector receives them, so that everything else (packing of tiles,
+rotary positions, masks, deep stacks) stays the family's own code. A family is a subclass with a few attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import cached_property, lru_cache, partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wherein.errors import InputError
+from wherein.geometry import Frame
+from wherein.vlm.base import Cells, FrozenVLM, ImageTokens
+from wherein.vlm.prefix import Continuation, Prefix
+from wherein.vlm.seams import Seams, before
+from wherein.vlm.views import Views
+
+QUESTION = "What is in the image, and where?"
+ANCHOR = "is"  # a text continues behind a word, which decides how tokenizers treat its first space
+BASE = 64  # numbers in two digits of this base, which every dtype holds exactly
+TRAINED_AT = 448  # side of the images that a model of any resolution is trained with, pixels
+
+
+class HFVLM(FrozenVLM):
+    """A family of transformers models; see `wherein.vlm.families` for them.
+
+    What a family says, in class attributes (paths are those of modules in the model):
+    family, model_types (of the configuration), processor (class) · views: what the image processor does to an image ·
+    connector, argument: the module that receives x_v, and by which name if not as the first argument · others: further
+    modules that receive features of other depths · projection: gives the connector's output, if another module ·
+    blocks: the vision encoder's blocks · patches: embeds them · leading: rows of x_v that are no patch (CLS) ·
+    latents: the language model sees latent queries, not cells · reads_attention: it has the seam `attention` ·
+    lead: the prompt up to the answer, for a checkpoint without a chat template · native: the box format the model was
+    trained to write itself, if any · checkpoint, licence: of the usual weights.
+    """
+
+    family: ClassVar[str]
+    model_types: ClassVar[tuple[str, ...]]
+    model_class: ClassVar[str]
+    processor_class: ClassVar[str]
+    views: ClassVar[staticmethod[[Any, int, int], Views]]
+    connector_path: ClassVar[str] = "model.multi_modal_projector"
+    argument: ClassVar[str | None] = None
+    others_path: ClassVar[str | None] = None
+    projection_path: ClassVar[str | None] = None
+    blocks_path: ClassVar[str]
+    patches_path: ClassVar[str]
+    leading: ClassVar[int] = 0
+    lead: ClassVar[str] = ""
+    native: ClassVar[str] = ""
+    checkpoint: ClassVar[str]
+    licence: ClassVar[str]
+    latents: ClassVar[bool] = False
+    reads_attention: ClassVar[bool] = True
+
+    codec = "grid16"
+    best_method = "text"
+    shared_prompt = " In the image is"
+    caption_prompt = ""
+    locate_prompt = " {phrase} located at"
+    keeps_cells = False
+
+    def __init__(self, model: Any, processor: Any, name: str) -> None:
+        self.name, self.processor, self.tokenizer = name, processor, processor.tokenizer
+        self.model = model.eval().requires_grad_(False)
+        self.connector = model.get_submodule(self.connector_path)
+        self.feature_dim = self.features_width()
+        self.seams = self._seams()
+        self._processed = lru_cache(maxsize=16)(self._blank)
+        self._tokens = lru_cache(maxsize=64)(self._find_tokens)
+        side = self.frame_of(TRAINED_AT, TRAINED_AT).model_width
+        self._own = self.frame_of(side, side)
+        self._rows = len(self.cells().boxes)  # of x_v for one image, in the forward pass that runs
+        self.size = (self._own.model_width, self._own.model_height)
+        self.grid = self._cells_of(self._own)
+
+    # What a family may have to say otherwise.
+
+    def patch(self) -> int:
+        """Side of the cell of a row of x_v, model pixels."""
+        return int(self.model.config.vision_config.patch_size)
+
+    def token(self) -> int:
+        """Side of the cell of an image token of the language model, model pixels."""
+        return self.patch()
+
+    def raster(self, rows: int, columns: int) -> NDArray[np.int64]:
+        """int64[rows * columns]: the raster index of each row of x_v within a view."""
+        return np.arange(rows * columns)
+
+    def token_raster(self, rows: int, columns: int) -> NDArray[np.int64]:
+        """int64[rows * columns]: the raster index of each token that leaves the connector, within a view."""
+        return np.arange(rows * columns)
+
+    def call(self, text: str, image: NDArray[np.uint8]) -> Mapping[str, Any]:
+        """The processor's answer for one image and the text around it."""
+        return self.processor(text=text, images=[image], return_tensors="pt")  # type: ignore[no-any-return]
+
+    def decoder(self) -> Any:
+        """The language model's stack of blocks."""
+        decoder = self.model.get_decoder()
+        return decoder if hasattr(decoder, "layers") else decoder.get_decoder()
+
+    def first_position(self) -> int:
+        """The position id of a sequence's first token."""
+        return 0
+
+    def follow(self, out: Any) -> tuple[Any, dict[str, Tensor], bool]:
+        """(decoder, further inputs, whether it takes positions) for the text behind a forward pass that gave `out`."""
+        return self.decoder(), {}, True
+
+    def features_width(self) -> int:
+        """D_v."""
+        return int(self.model.config.vision_config.hidden_size)
+
+    # What follows from it.
+
+    @property
+    def language_model(self) -> Any:
+        """The language model inside (with its head)."""
+        return getattr(self.model, "language_model", None) or self.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where text goes in."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's dtype."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter of the model."""
+        yield from self.model.named_parameters()
+
+    def width(self, seam: str) -> int:
+        """See FrozenVLM."""
+        if seam == "connector_tokens":
+            return int(self.model.get_input_embeddings().weight.shape[1])
+        if seam != "features":
+            raise InputError(
+                f"{self.name} takes an insert at the seams features and connector_tokens, not at {seam!r}."
+            )
+        return self.feature_dim
+
+    def seam(
+        self, name: str, insert: Callable[..., Tensor | None], layers: Sequence[int] | None = None
+    ) -> AbstractContextManager[None]:
+        """See FrozenVLM. At `features`, x_v pass as float[B, N, D_v], whatever the family has there."""
+        if name != "features":
+            return super().seam(name, insert, layers)
+
+        def by_image(x: Tensor) -> Tensor | None:
+            """Tiles, or the patches of all images in one row, image by image; one image where that does not fit."""
+            count = x.shape[:-1].numel()
+            made = insert(x.reshape(-1, self._rows if count % self._rows == 0 else count, x.shape[-1]))
+            return None if made is None else made.reshape(x.shape)
+
+        return super().seam(name, by_image)
+
+    def encode(self, text: str) -> list[int]:
+        """Text -> token ids as they stand behind a word, no special tokens added."""
+        known = self.tokenizer.encode(ANCHOR, add_special_tokens=False)
+        ids = list(self.tokenizer.encode(ANCHOR + text, add_special_tokens=False))
+        if ids[: len(known)] == known:
+            return ids[len(known) :]
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def frame_of(self, width: int, height: int) -> Frame:
+        """The Frame of an image of this size: that of the view which shows all of it."""
+        views = self.views_of(width, height)
+        return views.frames[views.whole]
+
+    def views_of(self, width: int, height: int) -> Views:
+        """Every view of an image of this size that the encoder is given."""
+        return type(self).views(self.processor.image_processor, width, height)
+
+    def prepare(self, images: Sequence[NDArray[np.uint8]]) -> tuple[dict[str, Tensor], list[Frame]]:
+        """uint8[H, W, 3] images -> the model's inputs, and one Frame each. Images of one batch fill as many tokens.
+
+        Raises InputError where they do not.
+        """
+        frames = [self.frame_of(image.shape[1], image.shape[0]) for image in images]
+        return self._stack([dict(self.call(self._lead, image)) for image in images]), frames
+
+    @torch.no_grad()
+    def features(self, pixels: Mapping[str, Tensor]) -> Tensor:
+        """The model's inputs -> x_v float[B, N, D_v] (before each row's, the features of other depths, if any)."""
+        caught: list[Tensor] = []
+
+        def stop(x: Tensor) -> None:
+            """The last module that receives features has been reached."""
+            caught.append(x)
+            if len(caught) == len(self._receivers):
+                raise _Reached
+
+        with ExitStack() as stack:
+            for module, argument in self._receivers:
+                hook = before(stop, argument)
+                stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True).remove)
+            with suppress(_Reached):
+                self.model(**self._on_device(pixels))
+        return torch.cat(caught, dim=-1).reshape(len(pixels["input_ids"]), -1, sum(x.shape[-1] for x in caught))
+
+    def prefix(self, x_v: Tensor, frames: Sequence[Frame] | None = None, cells: Tensor | None = None) -> Prefix:
+        """The model's own forward pass on the features and the prompt up to the answer; see FrozenVLM."""
+        if cells is not None:
+            raise InputError(f"{self.name} cannot be shown some of an image's cells only.")
+        frames = frames or [self._own] * len(x_v)
+        inputs = self._on_device(self._stack([self._processed(frame.width, frame.height) for frame in frames]))
+        self._rows = x_v.shape[1]
+        last: list[Tensor] = []
+        decoder = self.decoder()
+        hook = decoder.register_forward_hook(lambda _, __, out: last.append(out.last_hidden_state[:, -1]))
+        with self._given(x_v), ExitStack() as stack:
+            stack.callback(hook.remove)
+            out = self.model(**inputs, **self._starting(len(x_v)), use_cache=True)
+        inner = out if getattr(out, "past_key_values", None) is not None else out.language_model_outputs
+        following, extra, placed = self.follow(out)
+        length = inner.past_key_values.get_seq_length()
+        shift = getattr(getattr(self.model, "model", None), "rope_deltas", None)
+        position = torch.full((len(x_v),), length + self.first_position(), device=last[-1].device)
+        position = position if shift is None else position + shift.reshape(-1).to(position.device)
+        start = Prefix(
+            following, self._head, inner.past_key_values, length, position if placed else None, last[-1], extra
+        )
+        continuation = Continuation(start, range(len(x_v)))
+        continuation.hidden([self.encode(self.shared_prompt)] * len(x_v))
+        return continuation.reached()
+
+    def cells(self, frame: Frame | None = None) -> Cells:
+        """What each row of x_v sees of an image with this Frame (None: of the model's own size)."""
+        frame = frame or self._own
+        views = self.views_of(frame.width, frame.height)
+        whole = np.array([[0.0, 0.0, frame.width, frame.height]])
+        boxes: list[NDArray[np.float64]] = []
+        order: list[NDArray[np.int64]] = []
+        for view in views.frames:
+            rows, columns = self._cells_of(view)
+            index = self.raster(rows, columns)
+            before_it = sum(len(ranks) for ranks in order)
+            order.append(np.concatenate([np.arange(self.leading), self.leading + index]) + before_it)
+            boxes += [np.repeat(whole, self.leading, axis=0), view.cells(rows, columns)[index]]
+        return Cells(np.concatenate(boxes), np.concatenate(order), self._cells_of(views.frames[views.whole]))
+
+    def image_tokens(self, frame: Frame | None = None) -> ImageTokens:
+        """See FrozenVLM. Raises InputError for a family whose language model sees latent queries."""
+        if self.latents:
+            raise InputError(f"The language model of {self.name} sees latent queries: its image tokens are no cells.")
+        frame = frame or self._own
+        return self._tokens(frame.width, frame.height)
+
+    # Inside.
+
+    @cached_property
+    def _receivers(self) -> list[tuple[nn.Module, str | None]]:
+        others = [] if self.others_path is None else list(self.model.get_submodule(self.others_path).children())
+        return [*((module, None) for module in others), (self.connector, self.argument)]
+
+    @cached_property
+    def _lead(self) -> str:
+        """The prompt with the image, up to the answer."""
+        if not getattr(self.processor, "chat_template", None):
+            return self.lead
+        said = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
+        return str(self.processor.apply_chat_template(said, add_generation_prompt=True))
+
+    def _seams(self) -> Seams:
+        decoder = self.decoder()
+        return Seams(
+            self.connector,
+            self.argument,
+            self.model.get_submodule(self.projection_path) if self.projection_path else None,
+            self.model.get_submodule(self.patches_path),
+            self.model.get_input_embeddings(),
+            decoder.layers,
+            [layer.self_attn for layer in decoder.layers],
+            decoder,
+        )
+
+    def _blank(self, width: int, height: int) -> dict[str, Tensor]:
+        """The inputs for an image of this size whose features are known: its pixels do not matter."""
+        return dict(self.call(self._lead, np.zeros((height, width, 3), np.uint8)))
+
+    def _stack(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        lengths = {one["input_ids"].shape[1] for one in inputs}
+        if len(lengths) > 1:
+            raise InputError(f"Images of one batch must fill as many tokens of {self.name}; these fill {lengths}.")
+        return {key: torch.cat([one[key] for one in inputs]) for key in inputs[0]}
+
+    def _on_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        floats = {key: value.to(self.dtype) for key, value in inputs.items() if value.is_floating_point()}
+        return {key: value.to(self.device) for key, value in {**inputs, **floats}.items()}
+
+    def _ends(self) -> list[int]:
+        settings = getattr(self.model, "generation_config", None)
+        ends = None if settings is None else settings.eos_token_id
+        known = [ends] if isinstance(ends, int) else list(ends or [])
+        return [*known, self.tokenizer.eos_token_id]
+
+    def _starting(self, count: int) -> dict[str, Tensor]:
+        """What an encoder-decoder's answer starts from."""
+        if not self.model.config.is_encoder_decoder:
+            return {}
+        start = self.model.config.text_config.decoder_start_token_id
+        return {"decoder_input_ids": torch.full((count, 1), start, device=self.device)}
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        head: nn.Module = self.model.get_output_embeddings()
+        logits: Tensor = head(hidden.to(next(head.parameters()).device))
+        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _find_tokens(self, width: int, height: int) -> ImageTokens:
+        """The image tokens, found by numbering what leaves the connector and looking where the numbers arrive.
+
+        Whatever the family does in between (unpad, add ends of rows, shuffle windows back), it does to the numbers.
+        """
+        inputs, arrived = self._on_device(self._processed(width, height)), []
+
+        def number(x: Tensor, scale: float) -> Tensor:
+            """Row i of float[*, D_t] becomes (i // BASE, i % BASE, 1, 0 ...) * scale."""
+            index = torch.arange(x[..., 0].numel(), device=x.device).reshape(x.shape[:-1])
+            coded = torch.zeros_like(x)
+            for channel, value in enumerate((index // BASE, index % BASE, torch.ones_like(index))):
+                coded[..., channel] = value.to(x.dtype) * scale
+            return coded
+
+        def stop(embeds: Tensor) -> None:
+            """What the language model is given."""
+            arrived.append(embeds[0, :, :3].float())
+            raise _Reached
+
+        entry = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.decoder()
+        for scale in (0.0, 1.0):
+            with self.seams.open("connector_tokens", lambda x, scale=scale: number(x, scale)), torch.no_grad():
+                hook = entry.register_forward_pre_hook(before(stop, "inputs_embeds"), with_kwargs=True)
+                try:
+                    with suppress(_Reached):
+                        self.model(**inputs, **self._starting(1))
+                finally:
+                    hook.remove()
+        high, low, one = (arrived[1] - arrived[0]).cpu().unbind(-1)
+        positions = (one != 0).nonzero().flatten()
+        index = ((high * BASE).div(one).round() + low.div(one).round())[positions].long().numpy()
+        views, boxes, whole = self.views_of(width, height), [], []
+        side = self.token()
+        for i, view in enumerate(views.frames):
+            rows, columns = view.model_height // side, view.model_width // side
+            boxes.append(view.cells(rows, columns)[self.token_raster(rows, columns)])
+            whole.append(np.full(len(boxes[-1]), i == views.whole))
+        main = views.frames[views.whole]
+        return ImageTokens(
+            positions.numpy(),
+            np.concatenate(boxes)[index],
+            np.concatenate(whole)[index],
+            (main.model_height // side, main.model_width // side),
+        )
+
+    def _cells_of(self, view: Frame) -> tuple[int, int]:
+        side = self.patch()
+        return view.model_height // side, view.model_width // side
+
+    @contextmanager
+    def _given(self, x_v: Tensor) -> Iterator[None]:
+        """Inside the block the encoder's blocks are passed over, and the connector receives x_v float[B, N, D_v]."""
+        with ExitStack() as stack:
+            for block in self.model.get_submodule(self.blocks_path):
+                stack.enter_context(_passed_over(block))
+            for (module, argument), part in zip(self._receivers, x_v.chunk(len(self._receivers), -1), strict=True):
+                hook = before(partial(_instead, part), argument)
+                stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True).remove)
+            yield
+
+
+@contextmanager
+def _passed_over(block: nn.Module) -> Iterator[None]:
+    """Let the block's input through inside the block of code; a forward of its own (accelerate's) comes back."""
+    own = block.__dict__.get("forward")
+    block.forward = _pass
+    try:
+        yield
+    finally:
+        del block.__dict__["forward"]
+        if own is not None:
+            block.__dict__["forward"] = own
+
+
+def _instead(features: Tensor, x: Tensor) -> Tensor:
+    """`features` in the layout, dtype and place of x."""
+    return features.to(x).reshape(x.shape).contiguous()
+
+
+def _pass(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    """A block that lets its input through."""
+    return x
+
+
+class _Reached(Exception):
+    """The forward pass came where it was to end."""

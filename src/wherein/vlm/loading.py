@@ -1,0 +1,183 @@
+"""From a Hub id or a folder to an HFVLM: which family, whether it fits into memory, and one sentence where it does not.
+
+No code from a checkpoint is run, and no pickle is read: weights come from safetensors files (OpenFlamingo's published
+`checkpoint.pt` through torch's own reader of tensors).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wherein.errors import InputError
+from wherein.vlm.families import FAMILIES
+from wherein.vlm.families.flamingo import Flamingo, FlamingoProcessor
+from wherein.vlm.hf import HFVLM
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+HEADROOM = 1.15  # of the weights: activations, the cache of one image
+
+
+def load(name: str, device: str, dtype: str = "auto", bits: int | None = None) -> HFVLM:
+    """Load a model of transformers, or an OpenFlamingo, frozen.
+
+    Args:
+        name: a Hub id or a folder.
+        device: "cpu", "cuda", "cuda:1" ...; "cuda" spreads a model over several GPUs where it does not fit on one.
+        dtype: "auto", the checkpoint's own (float32 on a CPU without bfloat16 arithmetic is up to the caller), or one
+            of `DTYPES`.
+        bits: 4 or 8 to load quantised, which needs bitsandbytes.
+
+    Raises:
+        InputError: there is no such model or no way to it, its family is not served, it does not fit into memory.
+    """
+    if dtype not in ("auto", *DTYPES):
+        raise InputError(f"There is no dtype {dtype!r}: choose auto, {', '.join(DTYPES)}.")
+    if bits not in (None, 4, 8):
+        raise InputError(f"A model is loaded in 4 or 8 bits, not {bits}.")
+    if _is_flamingo(name):
+        return _flamingo(name, device, dtype)
+    config = _config(name)
+    family = family_of(config, name)
+    wanted = config.dtype if dtype == "auto" else DTYPES[dtype]
+    wanted = wanted or torch.float32
+    _check_memory(name, _size(family, config) * (wanted.itemsize if bits is None else bits / 8), device)
+    placed = {"device_map": "auto" if device == "cuda" else device} if device != "cpu" or bits else {}
+    settings = {"dtype": wanted, "use_safetensors": True, **placed, **_quantised(bits)}
+    import transformers
+
+    processor = _reading(name, "processor", lambda: load_processor(family, name))
+    model = _reading(
+        name, "weights", lambda: getattr(transformers, family.model_class).from_pretrained(name, **settings)
+    )
+    return family(model, processor, name)
+
+
+def family_of(config: Any, name: str) -> type[HFVLM]:
+    """The family that serves a model by its configuration's `model_type`. Raises InputError where there is none."""
+    kind = config.model_type
+    for family in FAMILIES:
+        if kind in family.model_types:
+            return family
+    if not hasattr(config, "vision_config"):
+        raise InputError(f"{name} is a {kind} model, which takes text only: choose a vision-language model.")
+    raise InputError(
+        f"{name} is a {kind} model, a family that is not served yet: `wherein models` lists those that are, and "
+        "docs/families.md shows how to add one."
+    )
+
+
+def load_processor(family: type[HFVLM], name: str) -> Any:
+    """The family's processor, with the image processor in its PIL form on every machine (see wherein.vlm.views)."""
+    from transformers import AutoImageProcessor
+
+    processor = processor_class(family.processor_class).from_pretrained(name)
+    processor.image_processor = AutoImageProcessor.from_pretrained(name, backend="pil")  # type: ignore[no-untyped-call]
+    return processor
+
+
+def processor_class(name: str) -> Any:
+    """A processor class of transformers, without the video processor that needs torchvision where there is none."""
+    import transformers
+
+    base: Any = getattr(transformers, name)
+    if "video_processor" not in base.get_attributes():
+        return base
+    kept = [attribute for attribute in base.get_attributes() if attribute != "video_processor"]
+    return type(base.__name__, (base,), {"get_attributes": classmethod(lambda _: kept)})
+
+
+def _config(name: str) -> Any:
+    from transformers import AutoConfig
+
+    return _reading(name, "configuration", lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
+
+
+def _reading(name: str, what: str, read: Any) -> Any:
+    """What `read()` gives; transformers' many ways to fail become one sentence."""
+    try:
+        return read()
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise InputError(
+            f"Cannot read the {what} of {name!r}: it is no folder with a model here, and the Hub does not give "
+            f"it{offline}. {reason}"
+            if not Path(name).is_dir()
+            else f"Cannot read the {what} in the folder {name}: {reason}"
+        ) from error
+
+
+def _size(family: type[HFVLM], config: Any) -> int:
+    """How many parameters a model has, without making them."""
+    import transformers
+
+    with torch.device("meta"):
+        model = getattr(transformers, family.model_class)(config)
+    return sum(p.numel() for p in model.parameters())
+
+
+def _check_memory(name: str, weights: float, device: str) -> None:
+    """Raise InputError where weights of this many bytes do not fit, before a long load that would fail."""
+    if device == "cpu":
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else None
+        if Path("/proc/meminfo").exists():  # pages of the file cache can be had, too
+            lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+            free = int(lines["MemAvailable"].split()[0]) * 1024
+    elif device.startswith("cuda"):
+        cards = range(torch.cuda.device_count()) if device == "cuda" else [torch.device(device).index]
+        free = sum(torch.cuda.mem_get_info(card)[0] for card in cards)
+    else:
+        free = None
+    if free is not None and weights * HEADROOM > free:
+        raise InputError(
+            f"{name} needs about {weights * HEADROOM / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free: "
+            "choose a smaller model, another --device, --dtype bfloat16, or --bits 4."
+        )
+
+
+def _quantised(bits: int | None) -> dict[str, Any]:
+    if bits is None:
+        return {}
+    from importlib.util import find_spec
+
+    if find_spec("bitsandbytes") is None:
+        raise InputError("Loading in 4 or 8 bits needs bitsandbytes: pip install bitsandbytes.")
+    from transformers import BitsAndBytesConfig
+
+    return {"quantization_config": BitsAndBytesConfig(**{f"load_in_{bits}bit": True})}  # type: ignore[no-untyped-call]
+
+
+def _is_flamingo(name: str) -> bool:
+    from wherein.vlm.flamingo import PUBLISHED
+
+    return name.split("/")[-1] in PUBLISHED or (Path(name) / "checkpoint.pt").is_file()
+
+
+def _flamingo(name: str, device: str, dtype: str) -> Flamingo:
+    """An OpenFlamingo by the name of a published one: a Hub id, or a folder of that name with `checkpoint.pt`.
+
+    Folders `language_model` and `vision` in it, where there are any, are taken instead of the Hub's.
+    """
+    from transformers import AutoImageProcessor
+    from transformers.utils.hub import cached_file
+
+    from wherein.vlm.flamingo import PUBLISHED, load, load_tokenizer
+
+    folder, title = Path(name), name.rstrip("/").split("/")[-1]
+    if title not in PUBLISHED:
+        raise InputError(f"{name} holds an OpenFlamingo; name its folder after one of {', '.join(PUBLISHED)}.")
+    known = PUBLISHED[title]
+    language, vision = (
+        str(folder / part) if (folder / part).is_dir() else hub
+        for part, hub in (("language_model", known.language_model), ("vision", known.vision))
+    )
+    path = _reading(name, "weights", lambda: cached_file(name, "checkpoint.pt"))
+    wanted = torch.float32 if dtype == "auto" else DTYPES[dtype]
+    model = load(Path(path), language, vision, known.cross_attn_every_n_layers, wanted).to(torch.device(device))
+    read: Any = AutoImageProcessor.from_pretrained
+    images = _reading(vision, "image processor", lambda: read(vision, backend="pil"))
+    return Flamingo(model, FlamingoProcessor(images, load_tokenizer(language)), name)

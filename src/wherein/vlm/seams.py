@@ -1,0 +1,130 @@
+"""Seams: the places in a frozen model where a method inserts or reads, as hooks that undo themselves.
+
+    features          float[*, N, D_v]  x_v, on its way into the connector
+    connector_tokens  float[*, M, D_t]  the connector's output, on its way into the language model
+    encoder_tokens    float[*, N', D]   the vision encoder's embedded patches (and CLS), before its first block
+    prompt_tokens     float[B, L, D_t]  the embedded text; places of image tokens are not filled yet
+    hidden            float[B, S, D_t]  the output of a block of the language model
+    attention         float[B, H, K]    read only: the last token's attention in a block of the language model
+
+A batch dimension written * is whatever the family has there: images, tiles, or none.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wherein.vlm.attention import last_row
+
+Insert = Callable[..., Tensor | None]  # None: only read
+
+
+@dataclass(frozen=True)
+class Seams:
+    """The modules of one model that own its seams; one that is None or empty is not offered.
+
+    connector: receives x_v as its first argument, or by the name `argument` · projection: gives the connector's output,
+    where that is another module · patches: embeds the encoder's patches · words: embeds text · layers: the language
+    model's blocks · attentions: in each block, the attention whose keys are the image (and the text) · decoder: the
+    model of these, whose attention function can be switched.
+    """
+
+    connector: nn.Module
+    argument: str | None = None
+    projection: nn.Module | None = None
+    patches: nn.Module | None = None
+    words: nn.Module | None = None
+    layers: Sequence[nn.Module] = ()
+    attentions: Sequence[nn.Module] = ()
+    decoder: Any = None
+
+    @classmethod
+    def of_language_model(cls, language_model: Any, connector: nn.Module, **others: Any) -> Seams:
+        """The seams of an ordinary decoder of transformers behind a connector; `others` as in the class."""
+        decoder = language_model.get_decoder()
+        usual = {
+            "words": language_model.get_input_embeddings(),
+            "layers": decoder.layers,
+            "attentions": [layer.self_attn for layer in decoder.layers],
+            "decoder": decoder,
+        }
+        return cls(connector, **{**usual, **others})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The seams this model offers."""
+        offered = {
+            "features": True,
+            "connector_tokens": True,
+            "encoder_tokens": self.patches is not None,
+            "prompt_tokens": self.words is not None,
+            "hidden": bool(self.layers),
+            "attention": bool(self.attentions),
+        }
+        return tuple(name for name, there in offered.items() if there)
+
+    @contextmanager
+    def open(self, name: str, insert: Insert, layers: Sequence[int] | None = None) -> Iterator[None]:
+        """Call `insert` with what passes the seam inside the block, and let what it returns pass instead (None: as is).
+
+        A compiled model runs uncompiled inside the block.
+        On exit, also on error, the model is what it was. Seams nest; the outer one inserts first. At `hidden` and
+        `attention` `insert` is called with (tensor, layer) for each of `layers`, all of them where None.
+        """
+        with ExitStack() as stack:
+            if "torch._dynamo" in sys.modules:  # a compiled forward pass does not see hooks that come after it
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            every = self.attentions if name == "attention" else self.layers
+            chosen = range(len(every)) if layers is None else layers
+            if name == "attention":
+                stack.enter_context(last_row(self.decoder, self.attentions, insert, chosen))
+            elif name == "hidden":
+                for layer in chosen:
+                    hook = _after(lambda x, layer=layer: insert(x, layer))
+                    stack.callback(self.layers[layer].register_forward_hook(hook).remove)
+            elif name == "features":
+                hook = before(insert, self.argument)
+                stack.callback(self.connector.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            else:
+                owner = {
+                    "connector_tokens": self.projection or self.connector,
+                    "encoder_tokens": self.patches,
+                    "prompt_tokens": self.words,
+                }[name]
+                assert owner is not None
+                stack.callback(owner.register_forward_hook(_after(insert)).remove)
+            yield
+
+
+def before(insert: Insert, argument: str | None) -> Callable[..., Any]:
+    """A pre-hook that passes a module's first argument, or the one called `argument`, through `insert`."""
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """What the module is called with instead."""
+        name = argument if args == () or argument in kwargs else None
+        given = args[0] if name is None else kwargs[name]
+        made = insert(given)
+        if made is None:
+            return args, kwargs
+        return ((made, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: made})
+
+    return hook
+
+
+def _after(insert: Insert) -> Callable[..., Any]:
+    """A forward hook that passes a module's output, or the first of several, through `insert`."""
+
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        """What the module returns instead."""
+        several = isinstance(output, tuple)
+        made = insert(output[0] if several else output)
+        return output if made is None else (made, *output[1:]) if several else made
+
+    return hook

@@ -1,0 +1,343 @@
+"""Every family through one suite: the model's own forward pass, its features given back, its seams, its geometry.
+
+Random weights in the real modelling code, float32 on the CPU; a family is a row of tests/tiny_families.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wherein.errors import InputError
+from wherein.vlm.branches import Branch
+from wherein.vlm.families import FAMILIES
+from wherein.vlm.hf import HFVLM
+from wherein.vlm.prefix import Continuation, Prefix
+
+LOOSE = {"atol": 2e-4, "rtol": 2e-4}  # logits of about 10, in float32, summed in another order
+SEAMS = ("features", "connector_tokens", "encoder_tokens", "prompt_tokens", "hidden")
+
+
+def photo(seed: int, width: int = 90, height: int = 70) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@torch.no_grad()
+def prefix_of(vlm: HFVLM, image: NDArray[np.uint8]) -> Prefix:
+    pixels, frames = vlm.prepare([image])
+    return vlm.prefix(vlm.features(pixels), frames)
+
+
+@torch.no_grad()
+def plain(vlm: HFVLM, image: NDArray[np.uint8]) -> Tensor:
+    """What transformers itself makes of the image and the prompt: logits float[1, S, V]."""
+    inputs = vlm.prepare([image])[0]
+    start = vlm._starting(1)
+    logits: Tensor = vlm.model(**inputs, **start).logits
+    return logits
+
+
+def test_features_given_back_are_the_plain_forward_bit_for_bit(vlm: HFVLM) -> None:
+    image = photo(0)
+    pixels, frames = vlm.prepare([image])
+    before, x_v = plain(vlm, image), vlm.features(pixels)
+    blank = vlm._stack([vlm._processed(frames[0].width, frames[0].height)])
+    with torch.no_grad(), vlm._given(x_v):
+        given = vlm.model(**blank, **vlm._starting(1)).logits
+    assert torch.equal(given, before)
+    assert torch.equal(plain(vlm, image), before)  # and the blocks are back
+    assert not torch.equal(plain(vlm, photo(1)), before)
+
+
+def test_a_continuation_is_the_plain_forward_in_one_go(vlm: HFVLM) -> None:
+    """The prompt's last token, then the text behind it, against one pass over all of it."""
+    if vlm.family == "paligemma":
+        pytest.skip("image and prompt see each other there: a longer prompt is another prompt; see below")
+    image, tail = photo(0), vlm.encode(" a red cat located at [")
+    text = [*vlm.encode(vlm.shared_prompt), *tail]
+    inputs = dict(vlm.prepare([image])[0])
+    if vlm._starting(1):
+        inputs["decoder_input_ids"] = torch.cat([vlm._starting(1)["decoder_input_ids"], torch.tensor([text])], dim=1)
+    else:
+        added = torch.tensor([text])
+        for name, value in (("input_ids", added), ("attention_mask", torch.ones_like(added))):
+            inputs[name] = torch.cat([inputs[name], value], dim=1)
+        for name in ("mm_token_type_ids", "token_type_ids", "image_embeds_position_mask"):
+            if name in inputs:
+                inputs[name] = torch.cat([inputs[name], torch.zeros_like(added)], dim=1)
+        if "image_attention_mask" in inputs:
+            mask = inputs["image_attention_mask"]
+            inputs["image_attention_mask"] = torch.cat([mask, mask[:, -1:].expand(-1, len(text), -1)], dim=1)
+    with torch.no_grad():
+        whole = vlm.model(**inputs).logits[0, -len(tail) - 1 :]
+        prefix = prefix_of(vlm, image)
+        states = torch.cat([prefix.last[:, None], Continuation(prefix, [0]).hidden([tail])], dim=1)
+        torch.testing.assert_close(prefix.head(states[0]), whole, **LOOSE)
+
+
+def test_a_text_continues_as_generate_would(vlm: HFVLM) -> None:
+    """PaliGemma's way too: image and prompt in both directions, what is written causally, token by token."""
+    if not hasattr(vlm.model, "generate"):
+        pytest.skip("our own OpenFlamingo has no generate; the test above is its own")
+    image = photo(2)
+    inputs, steps = vlm.prepare([image])[0], 6
+    with torch.no_grad():
+        made = vlm.model.generate(
+            **inputs, max_new_tokens=steps, min_new_tokens=steps, do_sample=False, output_logits=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+        written = made.sequences[0, -steps:].tolist()
+        shared, vlm.shared_prompt = vlm.shared_prompt, ""
+        try:
+            prefix = prefix_of(vlm, image)
+        finally:
+            vlm.shared_prompt = shared
+        states = torch.cat([prefix.last[:, None], Continuation(prefix, [0]).hidden([written[:-1]])], dim=1)
+        ours = prefix.head(states[0])
+    torch.testing.assert_close(ours, torch.cat(made.logits), **LOOSE)
+
+
+def test_the_encoder_runs_once_for_many_questions(vlm: HFVLM) -> None:
+    block = vlm.model.get_submodule(vlm.blocks_path)[0]
+    runs, real = [], type(block).forward
+    image = photo(0)
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        runs.append(1)
+        return real(self, *args, **kwargs)
+
+    type(block).forward = counted
+    try:
+        prefix = prefix_of(vlm, image)
+        vlm.continue_text(prefix, [0, 0, 0], [" a cat", " a red dog", " the image"], 3)
+        blocks = len(vlm.model.get_submodule(vlm.blocks_path))
+        assert 1 <= len(runs) <= blocks
+    finally:
+        type(block).forward = real
+
+
+def test_a_batch_is_its_images(vlm: HFVLM) -> None:
+    images = [photo(0), photo(1), photo(0)]
+    pixels, frames = vlm.prepare(images)
+    with torch.no_grad():
+        together = vlm.prefix(vlm.features(pixels), frames)
+        apart = [prefix_of(vlm, image).last[0] for image in images]
+    torch.testing.assert_close(together.last, torch.stack(apart), **LOOSE)
+    assert not torch.allclose(together.last[0], together.last[1], **LOOSE)
+
+
+def test_questions_together_are_questions_apart(vlm: HFVLM) -> None:
+    prefix, asked = prefix_of(vlm, photo(0)), [" a cat", " a red dog located at", " nowhere"]
+    together = vlm.continue_text(prefix, [0, 0, 0], asked, 4)
+    assert together == [vlm.continue_text(prefix, [0], [text], 4)[0] for text in asked]
+
+
+@pytest.mark.parametrize("seam", SEAMS)
+def test_a_seam_inserts_and_leaves_nothing_behind(vlm: HFVLM, seam: str) -> None:
+    image = photo(0)
+    base = plain(vlm, image)
+    more = (lambda x, _: x + 0.5) if seam == "hidden" else (lambda x: x + 0.5)
+    same = (lambda x, _: x) if seam == "hidden" else (lambda x: x)
+    with vlm.seam(seam, same):
+        assert torch.equal(plain(vlm, image), base)
+    with vlm.seam(seam, lambda *_: None):  # only read
+        assert torch.equal(plain(vlm, image), base)
+    with vlm.seam(seam, more):
+        inside = plain(vlm, image)
+        with vlm.seam(seam, more), torch.inference_mode():
+            assert not torch.equal(plain(vlm, image), inside)
+        assert torch.equal(plain(vlm, image), inside)
+    assert not torch.equal(inside, base)
+    with pytest.raises(ZeroDivisionError), vlm.seam(seam, lambda *_: 1 // 0):
+        plain(vlm, image)
+    assert torch.equal(plain(vlm, image), base)
+
+
+def test_features_pass_their_seam_image_by_image(vlm: HFVLM) -> None:
+    """x_v[B, N, D_v], whatever the family has there: tiles, or patches of all images in one row."""
+    pixels, frames = vlm.prepare([photo(0), photo(1)])
+    x_v, seen = vlm.features(pixels), []
+    with torch.no_grad(), vlm.seam("features", lambda x: seen.append(x.clone())):
+        vlm.prefix(x_v, frames)
+    (passed,) = seen
+    assert passed.shape == (*x_v.shape[:2], vlm.feature_dim)
+    assert torch.equal(passed, x_v[..., -vlm.feature_dim :])
+
+
+def test_an_insert_may_differ_from_row_to_row(vlm: HFVLM) -> None:
+    """Row i of what is inserted is added to row i of each image's x_v."""
+    pixels, frames = vlm.prepare([photo(0), photo(1)])
+    x_v = vlm.features(pixels)
+    pi = torch.randn(x_v.shape[1], vlm.feature_dim)
+    moved = x_v.clone()
+    moved[..., -vlm.feature_dim :] += pi
+    with torch.no_grad():
+        with vlm.seam("features", lambda x: x + pi):
+            inserted = vlm.prefix(x_v, frames).last
+        assert torch.equal(inserted, vlm.prefix(moved, frames).last)
+        assert not torch.equal(inserted, vlm.prefix(x_v, frames).last)
+
+
+def test_attention_is_that_of_eager(vlm: HFVLM) -> None:
+    """The last row of every block, against the whole matrices of eager attention; at prefill and while answering."""
+    if not vlm.reads_attention:
+        with pytest.raises(InputError, match="'attention'"):
+            vlm.seam("attention", lambda *_: None)
+        return
+    rows: dict[int, list[Tensor]] = {}
+    with torch.no_grad(), vlm.seam("attention", lambda row, layer: rows.setdefault(layer, []).append(row)):
+        prefix = prefix_of(vlm, photo(0))
+        Continuation(prefix, [0]).feed([vlm.encode(" a cat")])
+    matrices: dict[int, list[Tensor]] = {}
+    before = vlm.seams.decoder.config._attn_implementation
+    vlm.seams.decoder.set_attn_implementation("eager")
+    hooks = [
+        module.register_forward_hook(lambda _, __, out, i=i: matrices.setdefault(i, []).append(out[-1]))
+        for i, module in enumerate(vlm.seams.attentions)
+    ]
+    with torch.no_grad():
+        prefix = prefix_of(vlm, photo(0))
+        Continuation(prefix, [0]).feed([vlm.encode(" a cat")])
+    for hook in hooks:
+        hook.remove()
+    vlm.seams.decoder.set_attn_implementation(before)
+    assert set(rows) == set(range(len(vlm.seams.attentions)))
+    for layer, found in rows.items():
+        assert len(found) == len(matrices[layer]) == 3  # the image, the shared text, the question
+        for row, matrix in zip(found, matrices[layer], strict=True):
+            torch.testing.assert_close(row, matrix[:, :, -1].float(), atol=1e-5, rtol=0)
+            torch.testing.assert_close(row.sum(-1), torch.ones_like(row[..., 0]), atol=1e-5, rtol=0)
+
+
+def test_image_tokens_see_what_they_say(vlm: HFVLM) -> None:
+    """A change in one row of x_v changes the embedding of the very tokens whose cells lie over its own most."""
+    image = photo(0, 90, 70)
+    pixels, (frame,) = vlm.prepare([image])
+    if vlm.latents:
+        with pytest.raises(InputError, match="latent"):
+            vlm.image_tokens(frame)
+        return
+    tokens, cells, x_v = vlm.image_tokens(frame), vlm.cells(frame), vlm.features(pixels)
+    assert len(set(tokens.positions.tolist())) == len(tokens.positions) == len(tokens.boxes)
+    assert int(tokens.whole.sum()) == tokens.grid[0] * tokens.grid[1]
+    widest = tokens.boxes[tokens.whole]
+    np.testing.assert_allclose([*widest[:, :2].min(0), *widest[:, 2:].max(0)], frame.visible, atol=1e-6)
+
+    @torch.no_grad()
+    def embedded(given: Tensor) -> Tensor:
+        found: list[Tensor] = []
+
+        def keep(_: Any, args: Any, kwargs: Any) -> None:
+            if kwargs.get("inputs_embeds") is not None:
+                found.append(kwargs["inputs_embeds"])
+
+        hook = vlm.decoder().register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            vlm.prefix(given, [frame])
+        finally:
+            hook.remove()
+        return found[0][0]
+
+    base = embedded(x_v)
+    for row in np.random.default_rng(0).choice(len(cells.boxes), 4, replace=False):
+        changed = x_v.clone()
+        changed[:, row] += 1.0
+        moved = (embedded(changed) - base).abs().amax(-1).numpy()
+        hit = int(moved.argmax())
+        if moved[hit] == 0:
+            assert len(tokens.positions) < len(cells.boxes)  # unpadding drops rows of padding
+            continue
+        index = tokens.positions.tolist().index(hit)
+        own, seen = cells.boxes[row], tokens.boxes[index]
+        centre = (own[:2] + own[2:]) / 2
+        assert (seen[:2] - 1e-6 <= centre).all() and (centre <= seen[2:] + 1e-6).all(), (row, own, seen)
+
+
+def test_gradients_reach_an_insert_and_nothing_else(vlm: HFVLM) -> None:
+    pixels, frames = vlm.prepare([photo(0), photo(1)])
+    x_v = vlm.features(pixels)
+    pi = torch.zeros(x_v.shape[1], vlm.feature_dim, requires_grad=True)
+    batch = [
+        [Branch(tuple(vlm.encode(" a cat located at")), tuple(vlm.encode(" [14,28")))],
+        [
+            Branch(tuple(vlm.encode(" a dog")), tuple(vlm.encode(" [1"))),
+            Branch(tuple(vlm.encode(" it")), tuple(vlm.encode(" is"))),
+        ],
+    ]
+    with vlm.seam("features", lambda x: x + pi):
+        prefix = vlm.prefix(x_v, frames)
+    loss, each = vlm.loss(prefix, batch)
+    loss.backward()
+    assert torch.isfinite(each).all() and len(each) == sum(len(b.target) for branches in batch for b in branches)
+    assert pi.grad is not None and torch.isfinite(pi.grad).all() and (pi.grad != 0).any()
+    assert all(not p.requires_grad and p.grad is None for p in vlm.parameters())
+
+
+def test_gradient_checkpointing_changes_nothing(vlm: HFVLM) -> None:
+    if not hasattr(vlm.model, "gradient_checkpointing_enable"):
+        pytest.skip("our own OpenFlamingo has no gradient checkpointing")
+    pixels, frames = vlm.prepare([photo(0)])
+    x_v = vlm.features(pixels)
+    batch = [[Branch(tuple(vlm.encode(" a cat")), tuple(vlm.encode(" located at")))]]
+
+    def gradient() -> Tensor:
+        pi = torch.zeros(x_v.shape[1], vlm.feature_dim, requires_grad=True)
+        with vlm.seam("features", lambda x: x + pi):
+            prefix = vlm.prefix(x_v, frames)
+        vlm.loss(prefix, batch)[0].backward()
+        assert pi.grad is not None
+        return pi.grad
+
+    base = gradient()
+    vlm.model.gradient_checkpointing_enable()
+    try:
+        assert torch.equal(gradient(), base)
+    finally:
+        vlm.model.gradient_checkpointing_disable()
+
+
+def test_two_threads_on_two_models(vlm: HFVLM, build: Any) -> None:
+    """What one thread inserts into its model, and reads from it, is not seen by the other's."""
+    other = build(vlm.name, seed=1)
+    alone = [plain(one, photo(0)) for one in (vlm, other)]
+    failed, start = [], threading.Barrier(2)
+
+    def work(one: HFVLM, base: Tensor, shift: float) -> None:
+        start.wait()
+        for _ in range(3):
+            with one.seam("features", lambda x: x + shift), one.seam("hidden", lambda *_: None):
+                inside = plain(one, photo(0))
+            if torch.equal(inside, base) or not torch.equal(plain(one, photo(0)), base):
+                failed.append(one)
+
+    threads = [
+        threading.Thread(target=work, args=(one, base, 0.5)) for one, base in zip((vlm, other), alone, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
+def test_a_compiled_model_obeys_its_seams(build: Any) -> None:
+    vlm = build("llava")
+    base = plain(vlm, photo(0))
+    vlm.model.compile(backend="eager")
+    torch.testing.assert_close(plain(vlm, photo(0)), base, **LOOSE)
+    with vlm.seam("features", lambda x: x + 0.5):
+        assert not torch.allclose(plain(vlm, photo(0)), base, **LOOSE)
+    torch.testing.assert_close(plain(vlm, photo(0)), base, **LOOSE)
+
+
+def test_a_family_says_what_users_need_to_know() -> None:
+    for family in FAMILIES:
+        assert family.family and family.checkpoint.count("/") == 1 and family.licence
+    types = [name for family in FAMILIES for name in family.model_types]
+    assert len(set(types)) == len(types)
