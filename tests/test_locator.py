@@ -45,7 +45,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         if "<|im_end|>" in phrase:
             raise InputError("special")
 
-    def load_vlm(name: str, device: str, dtype: str, bits: int | None) -> SimpleNamespace:
+    def load_vlm(name: str, device: str, dtype: str, *_: int | None) -> SimpleNamespace:
         loads.append((name, device))
         return SimpleNamespace(name=name, check_phrase=check_phrase)
 

@@ -99,6 +99,7 @@ class Locator:
         device: str = "auto",
         dtype: str = "auto",
         bits: int | None = None,
+        size: int | None = None,
     ) -> None:
         """Load `model` and `method`.
 
@@ -106,7 +107,7 @@ class Locator:
             model: "default", the built-in model, or the Hub id or folder of another one.
             method: "auto", the best measured for the model, or one of `wherein.methods.names()`.
             adapter: a saved adapter for this model and method; None for the built-in one where there is one.
-            device, dtype, bits: where and how to hold the model, see `wherein.vlm.load_vlm`.
+            device, dtype, bits, size: where and how to hold the model, see `wherein.vlm.load_vlm`.
 
         Raises:
             InputError: there is no such method, model or device.
@@ -118,7 +119,7 @@ class Locator:
 
         if method not in ("auto", *names()):
             raise InputError(f"There is no method {method!r}: choose auto, {', '.join(names())}.")
-        self.vlm = load_vlm(model, device, dtype, bits)
+        self.vlm = load_vlm(model, device, dtype, bits, size)
         self.method = create(method, self.vlm, adapter)
         self.adapter = None if adapter is None else str(adapter)
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from wherein.boxtext import CODECS, Grammar
+from wherein.boxtext import CODECS, BoxGrammar, Grammar, TokenConstraint
 from wherein.vlm.decoding import Written
+from wherein.vlm.prefix import Continuation
 
 PROMPTS = (" a cat located at", " a very old red tractor located at", " x", " an apple that is green located at")
 ROWS = (0, 1, 1, 0)
@@ -109,3 +110,47 @@ def naive(vlm: Any, x_v: Tensor, prompt: str) -> tuple[str, list[float], float]:
         text += pieces[ids[-1]]
     assert refusal is not None
     return text, choices, refusal
+
+
+def every_answer(vlm: Any, prefix: Any, prompt: list[int], rules: BoxGrammar) -> dict[str, float]:
+    """Each answer that the grammar allows and its log-probability, by trying all of them."""
+    constraint = TokenConstraint(vlm.tokenizer, rules)
+    found: dict[str, float] = {}
+
+    def go(text: str, ids: list[int], score: float) -> None:
+        if rules.full(text):
+            found[text] = score
+            return
+        logits = Continuation(prefix, [0]).feed([[*prompt, *ids]])[0]
+        allowed = constraint.allowed(text)
+        shares = logits[allowed].double().log_softmax(0)
+        for token, share in zip(allowed, shares.tolist(), strict=True):
+            forced = constraint.forced(text + constraint.piece(token))
+            go(text + constraint.piece(token) + forced, [*ids, token, *constraint.spell(forced)], score + share)
+
+    opening = constraint.forced("")
+    go(opening, constraint.spell(opening), 0.0)
+    return found
+
+
+@torch.inference_mode()
+def test_a_wide_beam_finds_the_likeliest_of_all_answers(tiny_vlm: Any, x_v: Tensor) -> None:
+    rules = BoxGrammar("123", "123", ["[", ",", ",", ",", "]"], lead=" ")
+    prefix, prompt = tiny_vlm.prefix(x_v[:1]), tiny_vlm.encode(" a cat")
+    scores = every_answer(tiny_vlm, prefix, prompt, rules)
+    assert len(scores) == 9
+    widths = {beams: tiny_vlm.answer(prefix, [0], [" a cat"], rules, REFUSAL, beams)[0] for beams in (1, 2, 3, 9)}
+    assert widths[9].text == max(scores, key=lambda text: scores[text])
+    for answer in widths.values():
+        assert answer.refusal == widths[1].refusal
+        chosen = sum(np.log(step.probability) for step in answer.steps)
+        assert chosen == pytest.approx(scores[answer.text], abs=1e-4)
+    assert scores[widths[1].text] <= scores[widths[9].text]
+
+
+@torch.inference_mode()
+def test_a_beam_answers_each_question_by_itself(tiny_vlm: Any, x_v: Tensor) -> None:
+    prefix, rules = tiny_vlm.prefix(x_v), grammar(tiny_vlm)
+    together = tiny_vlm.answer(prefix, ROWS, PROMPTS, rules, None, 3)
+    for row, prompt, answer in zip(ROWS, PROMPTS, together, strict=True):
+        assert tiny_vlm.answer(prefix, [row], [prompt], rules, None, 3)[0].text == answer.text

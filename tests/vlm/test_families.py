@@ -336,6 +336,28 @@ def test_a_compiled_model_obeys_its_seams(build: Any) -> None:
     torch.testing.assert_close(plain(vlm, photo(0)), base, **LOOSE)
 
 
+@pytest.mark.parametrize("name", ["blip2", "instructblip", "flamingo_mpt1b"])
+def test_a_larger_picture_has_more_rows(build: Any, name: str) -> None:
+    """Positions are interpolated: twice the side, four times the patches, and the same places."""
+    small, large = build(name), build(name)
+    large = type(large)(large.model, large.processor, name, 112)
+    assert large.size == (112, 112) and large.grid == (8, 8)
+    x_v = large.features(large.prepare([photo(0)])[0])
+    assert x_v.shape[1] == 64 + large.leading == len(large.cells().boxes)
+    with torch.no_grad():
+        prefix = large.prefix(x_v)
+    assert torch.isfinite(prefix.last).all()
+    assert small.size == (56, 56) and prefix.length == prefix_of(small, photo(0)).length
+    with pytest.raises(InputError, match="multiple of 14"):
+        type(large)(build(name).model, build(name).processor, name, 113)
+
+
+def test_a_family_of_one_resolution_says_so(build: Any) -> None:
+    llava = build("llava")
+    with pytest.raises(InputError, match="leave size out"):
+        type(llava)(llava.model, llava.processor, "llava", 112)
+
+
 def test_a_family_says_what_users_need_to_know() -> None:
     for family in FAMILIES:
         assert family.family and family.checkpoint.count("/") == 1 and family.licence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wherein.cli.job import Job, Pixels, print_json, printable
-from wherein.cli.model import Bits, Device, Dtype, Model
+from wherein.cli.model import Bits, Device, Dtype, Model, Size
 from wherein.errors import ImageError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def caption(
     device: Device = "auto",
     dtype: Dtype = "auto",
     bits: Bits = None,
+    size: Size = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each image.")] = False,
 ) -> None:
     """Print the model's caption of each IMAGE."""
@@ -35,7 +36,7 @@ def caption(
         """Load the model, once an image could be read."""
         from wherein.vlm import load_vlm
 
-        vlm: FrozenVLM = load_vlm(model, device, dtype, bits)
+        vlm: FrozenVLM = load_vlm(model, device, dtype, bits, size)
         return lambda pixels: (vlm.name, pixels, vlm.caption([pixels])[0])
 
     for name, answer in job.answers(start):

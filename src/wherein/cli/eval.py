@@ -20,7 +20,7 @@ import typer
 from wherein import pictures
 from wherein.cli.job import STDIN as STDOUT
 from wherein.cli.job import print_json
-from wherein.cli.model import Bits, Device, Dtype, Model
+from wherein.cli.model import Bits, Device, Dtype, Model, Size
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def evaluate(
     device: Device = "auto",
     dtype: Dtype = "auto",
     bits: Bits = None,
+    size: Size = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Take only the first N images.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap behind intervals and p-values.")] = 0,
     gallery: Annotated[
@@ -65,7 +66,7 @@ def evaluate(
     samples = select(protocol, data, images, limit)
     path = None if output in (None, STDOUT) else Path(str(output))
     _check_outputs(path, gallery)
-    vlm, methods = _load(lambda: load_vlm(model, device, dtype, bits), method, adapter, samples)
+    vlm, methods = _load(lambda: load_vlm(model, device, dtype, bits, size), method, adapter, samples)
     settings = {
         "wherein": version("wherein"),
         "protocol": protocol,

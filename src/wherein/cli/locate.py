@@ -17,7 +17,7 @@ import typer
 
 from wherein import pictures
 from wherein.cli.job import STDIN, Job, Pixels, print_json, printable
-from wherein.cli.model import Bits, Device, Dtype, Model
+from wherein.cli.model import Bits, Device, Dtype, Model, Size
 from wherein.errors import ImageError, InputError
 from wherein.grounding import Grounding
 from wherein.locator import SCHEMA, Answer, Locator, check_phrases
@@ -39,6 +39,7 @@ def locate(
     device: Device = "auto",
     dtype: Dtype = "auto",
     bits: Bits = None,
+    size: Size = None,
     save: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Draw the boxes on this PNG or JPEG file; for many images, in this folder."),
@@ -52,7 +53,7 @@ def locate(
 
     def start() -> Callable[[Pixels], Answer]:
         """Load the model, once an image could be read."""
-        locator = Locator(model, method, adapter, device, dtype, bits)
+        locator = Locator(model, method, adapter, device, dtype, bits, size)
         return lambda pixels: locator.locate(pixels, checked)
 
     for name, answer in job.answers(start):

@@ -9,4 +9,7 @@ import typer
 Model = Annotated[str, typer.Option(help="default, or a Hub id or folder of a model that `wherein models` lists.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda ...; auto takes the fastest there is.")]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.")]
+Size = Annotated[
+    int | None, typer.Option(help="Side of the square that images become, pixels.", show_default="the checkpoint's")
+]
 Bits = Annotated[int | None, typer.Option(help="Load in 4 or 8 bits (needs bitsandbytes).", show_default="no")]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wherein.cli.model import Bits, Device, Dtype, Model
+from wherein.cli.model import Bits, Device, Dtype, Model, Size
 
 app = typer.Typer(no_args_is_help=True, help="Train an adapter for a frozen model.")
 
@@ -37,6 +37,7 @@ def train_pin(
     device: Device = "auto",
     dtype: Dtype = "auto",
     bits: Bits = None,
+    size: Size = None,
 ) -> None:
     """Train a positional insert (PIN) on composites whose boxes are known because they were made."""
     from wherein.errors import InputError
@@ -58,6 +59,7 @@ def train_pin(
         device=device,
         dtype=dtype,
         bits=bits,
+        size=size,
         preset=preset,
         steps=steps,
         images=images,

@@ -23,6 +23,7 @@ from wherein.training.trainer import TrainConfig, fit
 from wherein.vlm import load_vlm
 
 HELD_OUT = 160  # composites of held-out categories for validation and calibration
+NEVER = (0.0, -20.0, 0.5)  # calibration of an insert that was never asked for what is not there: nothing is absent
 
 
 def train(
@@ -32,6 +33,7 @@ def train(
     device: str,
     dtype: str,
     bits: int | None,
+    size: int | None,
     preset: str,
     steps: int,
     images: int,
@@ -44,7 +46,7 @@ def train(
 ) -> dict[str, float]:
     """Train, calibrate and save a PIN in `out`; returns its figures on held-out composites."""
     began = time.time()
-    vlm = load_vlm(model, device, dtype, bits)
+    vlm = load_vlm(model, device, dtype, bits, size)
     recipe = RECIPES[("default" if vlm.keeps_cells else "paper") if preset == "auto" else preset]
     bank = ObjectBank.load() + ObjectBank.from_folder(objects) if objects else ObjectBank.load()
     grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
@@ -68,7 +70,7 @@ def train(
     task = PinTask(vlm, recipe, train_store, held_out, names, seed)
     schedule = TrainConfig(steps, recipe.learning_rate, final=recipe.final, seed=seed)
     figures = fit(task, schedule, out, resume)
-    scale, shift, balanced = calibrate(task, other.names, seed)
+    scale, shift, balanced = calibrate(task, other.names, seed) if recipe.absent else NEVER
     settings = {**task.config.to_dict(), "absent_scale": scale, "absent_shift": shift}
     public = {key: value.name if isinstance(value, Path) else value for key, value in about.items()}
     figures = {**figures, **task.evaluate(steps, out / "pictures", HELD_OUT), "absent_balanced_accuracy": balanced}

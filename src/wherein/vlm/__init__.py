@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 __all__ = ["load_vlm"]
 
 
-def load_vlm(name: str = "default", device: str = "auto", dtype: str = "auto", bits: int | None = None) -> FrozenVLM:
+def load_vlm(
+    name: str = "default",
+    device: str = "auto",
+    dtype: str = "auto",
+    bits: int | None = None,
+    size: int | None = None,
+) -> FrozenVLM:
     """Load a frozen VLM.
 
     Args:
@@ -20,6 +26,8 @@ def load_vlm(name: str = "default", device: str = "auto", dtype: str = "auto", b
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" ...
         dtype: "auto", what the checkpoint says, or float32, bfloat16, float16.
         bits: 4 or 8 to load quantised (needs bitsandbytes).
+        size: side in pixels of the square that images become, for a family that can be resized: 448 for OpenFlamingo,
+            364 for BLIP-2, as PIN was published.
 
     Raises:
         InputError: there is no such model, family or device, or it does not fit into memory.
@@ -27,14 +35,14 @@ def load_vlm(name: str = "default", device: str = "auto", dtype: str = "auto", b
     """
     chosen = _device(device)
     if name == "default":
-        if dtype not in ("auto", "bfloat16") or bits is not None:
-            raise InputError("The default model runs in bfloat16: leave dtype and bits out.")
+        if dtype not in ("auto", "bfloat16") or bits is not None or size is not None:
+            raise InputError("The default model runs in bfloat16 at 320 pixels: leave dtype, bits and size out.")
         from wherein.vlm.default import DefaultVLM
 
         return DefaultVLM(chosen)
     from wherein.vlm.loading import load
 
-    return load(name, chosen, dtype, bits)
+    return load(name, chosen, dtype, bits, size)
 
 
 def _device(name: str) -> str:

@@ -25,7 +25,7 @@ from wherein.boxtext import Grammar
 from wherein.errors import InputError
 from wherein.geometry import Frame
 from wherein.vlm.branches import Branch, lay_out
-from wherein.vlm.decoding import Written, write, write_freely
+from wherein.vlm.decoding import Written, search, write, write_freely
 from wherein.vlm.prefix import Continuation, Prefix
 from wherein.vlm.seams import Seams
 
@@ -228,14 +228,25 @@ class FrozenVLM(ABC):
 
     @torch.inference_mode()
     def answer(
-        self, prefix: Prefix, rows: Sequence[int], prompts: Sequence[str], grammar: Grammar, refusal: str | None = None
+        self,
+        prefix: Prefix,
+        rows: Sequence[int],
+        prompts: Sequence[str],
+        grammar: Grammar,
+        refusal: str | None = None,
+        beams: int = 1,
     ) -> list[Written]:
         """Continue image `rows[i]` of the prefix with `prompts[i]` and write an answer that `grammar` accepts.
 
-        The probability of the model beginning the text `refusal` instead is told in each answer's `refusal`.
+        The probability of the model beginning the text `refusal` instead is told in each answer's `refusal`. With more
+        than one of the `beams`, it is the likeliest of the answers that a beam search finds.
         """
         ids = [self.encode(prompt) for prompt in prompts]
-        return write(self.tokenizer, prefix, rows, ids, grammar, None if refusal is None else self.encode(refusal)[0])
+        rival = None if refusal is None else self.encode(refusal)[0]
+        if beams == 1:
+            return write(self.tokenizer, prefix, rows, ids, grammar, rival)
+        each = zip(rows, ids, strict=True)
+        return [search(self.tokenizer, prefix, row, prompt, grammar, rival, beams) for row, prompt in each]
 
     @torch.inference_mode()
     def continue_text(self, prefix: Prefix, rows: Sequence[int], prompts: Sequence[str], most: int) -> list[str]:

@@ -8,7 +8,7 @@ unparsable and its token probabilities are those of a choice among valid answers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,25 +63,72 @@ def write(
         return [write(tokenizer, prefix, [row], [prompt], grammar, refusal)[0] for row, prompt in each]
     constraint = TokenConstraint(tokenizer, grammar)
     continuation = Continuation(prefix, rows)
-    opening = constraint.forced("")
-    answers = [Written(opening) for _ in rows]
-    logits = continuation.feed(prompts)
-    if refusal is not None:
-        start = constraint.spell(opening)[:1] or constraint.allowed("")
-        rival = [refusal, *start]
-        for answer, row in zip(answers, logits, strict=True):
-            answer.refusal = float(torch.softmax(row[rival].double(), dim=0)[0])
-    if opening:
-        logits = continuation.feed([constraint.spell(opening)] * len(answers))
+    answers, logits = _begin(continuation, prompts, constraint, refusal)
     while any(not grammar.full(answer.text) for answer in answers):
-        chunks = [
-            [] if grammar.full(answer.text) else _choose(answer, row, constraint)
-            for answer, row in zip(answers, logits, strict=True)
-        ]
+        chunks = []
+        for answer, row in zip(answers, logits, strict=True):
+            done = grammar.full(answer.text)
+            chunks.append([] if done else _take(answer, *_choices(answer, row, constraint), None, constraint))
         if all(grammar.full(answer.text) for answer in answers):
             break
         logits = continuation.feed(chunks)
     return answers
+
+
+def search(
+    tokenizer: Any,
+    prefix: Prefix,
+    row: int,
+    prompt: Sequence[int],
+    grammar: Grammar,
+    refusal: int | None,
+    beams: int,
+) -> Written:
+    """The likeliest answer to `prompt` about image `row` that a beam search finds (no length penalty); see `write`."""
+    constraint = TokenConstraint(tokenizer, grammar)
+    continuation = Continuation(prefix, [row])
+    (first,), logits = _begin(continuation, [prompt], constraint, refusal)
+    alive, done = [(0.0, first)], list[tuple[float, Written]]()
+    while alive and len(done) < beams:
+        options = []
+        for b, (score, answer) in enumerate(alive):
+            allowed, probabilities = _choices(answer, logits[b], constraint)
+            best = np.argsort(-probabilities, kind="stable")[:beams]
+            options += [
+                (score + np.log(max(probabilities[i], 1e-300)), b, int(i), allowed, probabilities) for i in best
+            ]
+        options = sorted(options, key=lambda option: -option[0])[:beams]
+        going, chunks, parents = [], [], []
+        for score, b, chosen, allowed, probabilities in options:
+            answer = replace(alive[b][1], steps=list(alive[b][1].steps))
+            chunk = _take(answer, allowed, probabilities, chosen, constraint)
+            if grammar.full(answer.text):
+                done.append((score, answer))
+            else:
+                going.append((score, answer))
+                chunks.append(chunk)
+                parents.append(b)
+        alive = going
+        if alive:
+            continuation = continuation.at(parents)
+            logits = continuation.feed(chunks)
+    return max(done, key=lambda found: found[0])[1]
+
+
+def _begin(
+    continuation: Continuation, prompts: Sequence[Sequence[int]], constraint: TokenConstraint, refusal: int | None
+) -> tuple[list[Written], Tensor]:
+    """Feed the prompts and what every answer opens with: (the answers so far, logits float32[B, V])."""
+    opening = constraint.forced("")
+    answers = [Written(opening) for _ in prompts]
+    logits = continuation.feed(prompts)
+    if refusal is not None:
+        start = constraint.spell(opening)[:1] or constraint.allowed("")
+        for answer, row in zip(answers, logits, strict=True):
+            answer.refusal = float(torch.softmax(row[[refusal, *start]].double(), dim=0)[0])
+    if opening:
+        logits = continuation.feed([constraint.spell(opening)] * len(answers))
+    return answers, logits
 
 
 def write_freely(
@@ -107,14 +154,24 @@ def write_freely(
     return texts
 
 
-def _choose(answer: Written, logits: Tensor, constraint: TokenConstraint) -> list[int]:
-    """Take the likeliest allowed token, then whatever the grammar forces; returns the ids to feed."""
+def _choices(answer: Written, logits: Tensor, constraint: TokenConstraint) -> tuple[list[int], NDArray[np.float64]]:
+    """The tokens allowed next, and their probabilities float64[K] among each other."""
     allowed = constraint.allowed(answer.text)
-    probabilities = torch.softmax(logits[allowed].double(), dim=0).cpu().numpy()
+    return allowed, torch.softmax(logits[allowed].double(), dim=0).cpu().numpy()
+
+
+def _take(
+    answer: Written,
+    allowed: list[int],
+    probabilities: NDArray[np.float64],
+    chosen: int | None,
+    constraint: TokenConstraint,
+) -> list[int]:
+    """Take a token, the likeliest where none is chosen, then whatever the grammar forces; returns the ids to feed."""
+    index = int(probabilities.argmax()) if chosen is None else chosen
     texts = tuple(constraint.piece(token) for token in allowed)
-    chosen = int(probabilities.argmax())
-    answer.steps.append(Step(len(answer.text), texts, probabilities, chosen))
-    answer.text += texts[chosen]
+    answer.steps.append(Step(len(answer.text), texts, probabilities, index))
+    answer.text += texts[index]
     forced = constraint.forced(answer.text)
     answer.text += forced
-    return [allowed[chosen], *constraint.spell(forced)]
+    return [allowed[index], *constraint.spell(forced)]

@@ -69,9 +69,16 @@ class HFVLM(FrozenVLM):
     locate_prompt = " {phrase} located at"
     keeps_cells = False
 
-    def __init__(self, model: Any, processor: Any, name: str) -> None:
+    def __init__(self, model: Any, processor: Any, name: str, size: int | None = None) -> None:
+        """`size`: side in pixels of the square that images become, other than the checkpoint's.
+
+        Raises InputError where the family cannot be resized, or patches do not tile such an image.
+        """
         self.name, self.processor, self.tokenizer = name, processor, processor.tokenizer
         self.model = model.eval().requires_grad_(False)
+        self._further: dict[str, Any] = {}
+        if size is not None:
+            self.resize(size)
         self.connector = model.get_submodule(self.connector_path)
         self.feature_dim = self.features_width()
         self.seams = self._seams()
@@ -84,6 +91,12 @@ class HFVLM(FrozenVLM):
         self.grid = self._cells_of(self._own)
 
     # What a family may have to say otherwise.
+
+    def resize(self, size: int) -> None:
+        """Take square images of `size` pixels, the encoder's position embeddings interpolated (PIN, section 5)."""
+        raise InputError(
+            f"Models of the family {self.family} have one resolution, or follow the image: leave size out."
+        )
 
     def patch(self) -> int:
         """Side of the cell of a row of x_v, model pixels."""
@@ -211,7 +224,7 @@ class HFVLM(FrozenVLM):
                 hook = before(stop, argument)
                 stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True).remove)
             with suppress(_Reached):
-                self.model(**self._on_device(pixels))
+                self.model(**self._on_device(pixels), **self._further)
         return torch.cat(caught, dim=-1).reshape(len(pixels["input_ids"]), -1, sum(x.shape[-1] for x in caught))
 
     def prefix(self, x_v: Tensor, frames: Sequence[Frame] | None = None, cells: Tensor | None = None) -> Prefix:
@@ -226,7 +239,7 @@ class HFVLM(FrozenVLM):
         hook = decoder.register_forward_hook(lambda _, __, out: last.append(out.last_hidden_state[:, -1]))
         with self._given(x_v), ExitStack() as stack:
             stack.callback(hook.remove)
-            out = self.model(**inputs, **self._starting(len(x_v)), use_cache=True)
+            out = self.model(**inputs, **self._starting(len(x_v)), **self._further, use_cache=True)
         inner = out if getattr(out, "past_key_values", None) is not None else out.language_model_outputs
         following, extra, placed = self.follow(out)
         length = inner.past_key_values.get_seq_length()

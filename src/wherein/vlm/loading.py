@@ -21,15 +21,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 HEADROOM = 1.15  # of the weights: activations, the cache of one image
 
 
-def load(name: str, device: str, dtype: str = "auto", bits: int | None = None) -> HFVLM:
+def load(name: str, device: str, dtype: str = "auto", bits: int | None = None, size: int | None = None) -> HFVLM:
     """Load a model of transformers, or an OpenFlamingo, frozen.
 
     Args:
         name: a Hub id or a folder.
         device: "cpu", "cuda", "cuda:1" ...; "cuda" spreads a model over several GPUs where it does not fit on one.
-        dtype: "auto", the checkpoint's own (float32 on a CPU without bfloat16 arithmetic is up to the caller), or one
-            of `DTYPES`.
+        dtype: "auto", the checkpoint's own, or one of `DTYPES`.
         bits: 4 or 8 to load quantised, which needs bitsandbytes.
+        size: side in pixels of the square that images become, other than the checkpoint's (`HFVLM.resize`).
 
     Raises:
         InputError: there is no such model or no way to it, its family is not served, it does not fit into memory.
@@ -39,7 +39,7 @@ def load(name: str, device: str, dtype: str = "auto", bits: int | None = None) -
     if bits not in (None, 4, 8):
         raise InputError(f"A model is loaded in 4 or 8 bits, not {bits}.")
     if _is_flamingo(name):
-        return _flamingo(name, device, dtype)
+        return _flamingo(name, device, dtype, size)
     config = _config(name)
     family = family_of(config, name)
     wanted = config.dtype if dtype == "auto" else DTYPES[dtype]
@@ -53,7 +53,7 @@ def load(name: str, device: str, dtype: str = "auto", bits: int | None = None) -
     model = _reading(
         name, "weights", lambda: getattr(transformers, family.model_class).from_pretrained(name, **settings)
     )
-    return family(model, processor, name)
+    return family(model, processor, name, size)
 
 
 def family_of(config: Any, name: str) -> type[HFVLM]:
@@ -157,7 +157,7 @@ def _is_flamingo(name: str) -> bool:
     return name.split("/")[-1] in PUBLISHED or (Path(name) / "checkpoint.pt").is_file()
 
 
-def _flamingo(name: str, device: str, dtype: str) -> Flamingo:
+def _flamingo(name: str, device: str, dtype: str, size: int | None) -> Flamingo:
     """An OpenFlamingo by the name of a published one: a Hub id, or a folder of that name with `checkpoint.pt`.
 
     Folders `language_model` and `vision` in it, where there are any, are taken instead of the Hub's.
@@ -180,4 +180,4 @@ def _flamingo(name: str, device: str, dtype: str) -> Flamingo:
     model = load(Path(path), language, vision, known.cross_attn_every_n_layers, wanted).to(torch.device(device))
     read: Any = AutoImageProcessor.from_pretrained
     images = _reading(vision, "image processor", lambda: read(vision, backend="pil"))
-    return Flamingo(model, FlamingoProcessor(images, load_tokenizer(language)), name)
+    return Flamingo(model, FlamingoProcessor(images, load_tokenizer(language)), name, size)

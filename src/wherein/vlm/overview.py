@@ -1,13 +1,21 @@
-"""What is served, as a table: made from the families themselves, so that it says what they do."""
+"""What is served, as a table: made from the families and the methods themselves, so that it says what they do.
+
+`python -m wherein.vlm.overview docs/families.md` makes the table of that page anew; without a page it is printed.
+"""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
+from wherein.errors import InputError
 from wherein.vlm.families import FAMILIES
 from wherein.vlm.hf import HFVLM
 
 EVERYWHERE = ["features", "connector_tokens", "encoder_tokens", "prompt_tokens", "hidden"]
+SEAMS = [*EVERYWHERE, "attention"]
+ON_DEFAULT_ONLY = {"cam"}  # reads the built-in model's classifier
 IMAGES = {
     "squash": "squashed to a square",
     "centre_crop": "centre crop",
@@ -16,29 +24,82 @@ IMAGES = {
     "split": "whole, and tiles",
     "patches": "whole (tiles if set)",
 }
+HEADINGS = {
+    "family": "family",
+    "checkpoint": "usual checkpoint",
+    "image": "the image",
+    "seams": "seams",
+    "methods": "methods",
+    "native_boxes": "boxes it writes by itself",
+    "licence": "licence of the checkpoint",
+}
+BEGIN = "<!-- made by: python -m wherein.vlm.overview docs/families.md -->"
+END = "<!-- end of what was made -->"
 
 
 def overview() -> list[dict[str, Any]]:
     """One row a family: name, usual checkpoint, what happens to an image, seams, methods, own box format, licence."""
+    from wherein import methods
+
+    names = methods.names()
     built_in = {
         "family": "default",
         "checkpoint": "default (in the package)",
         "image": "squashed to a square",
-        "seams": ["features", "connector_tokens", "prompt_tokens", "hidden", "attention"],
-        "methods": ["pin", "cam", "text", "centre"],
+        "seams": [seam for seam in SEAMS if seam != "encoder_tokens"],
+        "methods": names,
         "native_boxes": "none",
         "licence": "Apache-2.0",
     }
-    return [built_in, *(_row(family) for family in FAMILIES)]
+    general = [name for name in names if name not in ON_DEFAULT_ONLY]
+    return [built_in, *(_row(family, general) for family in FAMILIES)]
 
 
-def _row(family: type[HFVLM]) -> dict[str, Any]:
+def page() -> str:
+    """The same as a table in Markdown, for docs/families.md."""
+    lines = [list(HEADINGS.values()), ["---"] * len(HEADINGS), *(_cells(row) for row in overview())]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def refreshed(text: str) -> str:
+    """A page in Markdown with the table between its two markers made anew.
+
+    Raises InputError where the markers are not there.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InputError(f"The page has no place for the table: expected the lines {BEGIN} and {END}.")
+    return f"{before}{begin}\n\n{page()}\n{end}{after}"
+
+
+def _row(family: type[HFVLM], methods: list[str]) -> dict[str, Any]:
     return {
         "family": family.family,
         "checkpoint": family.checkpoint,
         "image": IMAGES[family.views.__name__],
         "seams": [*EVERYWHERE, *(["attention"] if family.reads_attention else [])],
-        "methods": ["pin", "text", "centre"],
+        "methods": methods,
         "native_boxes": family.native or "none",
         "licence": family.licence,
     }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    """A row for the page: seams by what is missing, and nothing that Markdown would read as its own."""
+    missing = [f"`{seam}`" for seam in SEAMS if seam not in row["seams"]]
+    shown = {
+        **row,
+        "family": f"`{row['family']}`",
+        "seams": f"all but {', '.join(missing)}" if missing else "all",
+        "methods": ", ".join(f"`{name}`" for name in row["methods"]),
+        "native_boxes": "none" if row["native_boxes"] == "none" else f"`{row['native_boxes']}`",
+    }
+    return [str(shown[name]).replace("|", "\\|") for name in HEADINGS]
+
+
+if __name__ == "__main__":
+    if not sys.argv[1:]:
+        print(page(), end="")
+    for name in sys.argv[1:]:
+        Path(name).write_text(refreshed(Path(name).read_text(encoding="utf-8")), encoding="utf-8")

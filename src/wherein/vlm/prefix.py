@@ -114,6 +114,13 @@ class Continuation:
         self.hidden(chunks)
         return self.prefix.head(self.last).float()
 
+    def at(self, rows: Sequence[int]) -> Continuation:
+        """Some of the rows where they are now, as often as they are named, as a continuation of their own."""
+        index = torch.tensor(list(rows), device=self.device)
+        chosen = Continuation(replace(self.prefix, position=self.position, last=self.last), rows)
+        chosen.filled = self.filled[index]
+        return chosen
+
     def reached(self) -> Prefix:
         """All rows where they are now, which must be as far from the prefix: a longer prefix to continue from."""
         return replace(self.prefix, length=self.filled.shape[1], position=self.position, last=self.last)

@@ -20,8 +20,8 @@ class PinConfig:
     rows, columns: the grid of the patch features · feature_dim: width of the seam, D_v as published · variant: the
     network of SPEC 1.2 and 1.10 · code: sinusoid of the raster index ("1d", as published) or of row and column apart
     ("2d") · codec: how boxes are written · seam: `features`, as published, or `connector_tokens` behind a connector
-    that keeps cells apart · absent_scale, absent_shift: calibration of the absent probability, p = sigmoid(scale *
-    logit + shift).
+    that keeps cells apart · beams: of the search for the answer, 1 is greedy (3 and 5 as released) · absent_scale,
+    absent_shift: calibration of the absent probability, p = sigmoid(scale * logit + shift).
     """
 
     rows: int
@@ -33,6 +33,7 @@ class PinConfig:
     absent_scale: float = 1.0
     absent_shift: float = 0.0
     seam: str = "features"
+    beams: int = 1
 
     def __post_init__(self) -> None:
         for field, value, allowed in (
@@ -45,8 +46,8 @@ class PinConfig:
                 raise AdapterError(f"A PIN's {field} is one of {', '.join(allowed)}; got {value!r}.")
         if not all(isinstance(value, (int, float)) for value in (self.absent_scale, self.absent_shift)):
             raise AdapterError(f"A PIN's absent_scale and absent_shift are numbers; got {self}.")
-        if min(self.rows, self.columns, self.feature_dim) < 1:
-            raise AdapterError(f"A PIN needs a grid and a width of at least 1; got {self}.")
+        if min(self.rows, self.columns, self.feature_dim, self.beams) < 1:
+            raise AdapterError(f"A PIN needs a grid, a width and beams of at least 1; got {self}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -134,4 +134,4 @@ def ask(
     size = vlm.size if frame is None else (frame.model_width, frame.model_height)
     grammar = CODECS[config.codec].grammar(*size, lead=" ")
     prompts = [vlm.locate_prompt.format(phrase=noun_phrase(phrase)) for phrase in phrases]
-    return vlm.answer(prefix, rows, prompts, grammar, refusal=REFUSAL)
+    return vlm.answer(prefix, rows, prompts, grammar, REFUSAL, config.beams)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wherein.errors import InputError
 from wherein.vlm import views
 from wherein.vlm.hf import HFVLM, QUESTION
 from wherein.vlm.seams import Seams
@@ -31,6 +32,14 @@ class Blip2(HFVLM):
     latents = True
     checkpoint = "Salesforce/blip2-opt-2.7b"
     licence = "MIT (weights: OPT, non-commercial)"
+
+    def resize(self, size: int) -> None:
+        """transformers interpolates the position embeddings itself, when it is asked to."""
+        if size % self.patch():
+            raise InputError(f"The image size must be a multiple of {self.patch()} pixels, not {size}.")
+        images = self.processor.image_processor
+        images.size = type(images.size)(height=size, width=size)
+        self._further = {"interpolate_pos_encoding": True}
 
     def decoder(self) -> Any:
         """OPT's or Llama's stack, or T5's decoder."""

@@ -42,6 +42,13 @@ class Flamingo(HFVLM):
 
     shared_prompt = "In the image is"  # nothing stands between it and the image's token
 
+    def resize(self, size: int) -> None:
+        """448 in the paper: bicubic interpolation of CLIP's positions."""
+        self.model.interpolate_positions(size)
+        images = self.processor.image_processor
+        images.size = type(images.size)(shortest_edge=size)
+        images.crop_size = type(images.crop_size)(height=size, width=size)
+
     def features_width(self) -> int:
         """D_v."""
         return int(self.model.vision_model.config.hidden_size)

@@ -1,0 +1,72 @@
+"""The verbs on a model of the user's own: a folder as save_pretrained leaves it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from wherein.cli import app
+from wherein.errors import InputError
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture(scope="module", params=["llava", "blip2", "qwen2_5_vl"])
+def model(request: pytest.FixtureRequest, build: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    vlm, folder = build(request.param), tmp_path_factory.mktemp("model")
+    vlm.model.save_pretrained(folder)
+    vlm.processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)).save(path)
+    return path
+
+
+def test_train_then_locate_then_eval(model: Path, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pin"
+    trained = run("train", "pin", "--model", model, "--out", out, "--steps", 2, "--images", 64)
+    assert trained.exit_code == 0, trained.output
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["config"]["codec"] == "grid16" and config["config"]["seam"] == "features"
+    found = run("locate", photo, "a cat", "a dog", "--model", model, "--adapter", out, "--json")
+    assert found.exit_code == 0, found.output
+    answer = json.loads(found.stdout)
+    assert answer["method"] == "pin" and answer["model"] == str(model) and answer["adapter"] == str(out)
+    for grounding in answer["groundings"]:
+        ((x0, y0, x1, y1),) = grounding["boxes"]  # it was never taught what is absent: nothing is
+        assert 0 <= x0 < x1 <= 90 and 0 <= y0 < y1 <= 60 and 0 < grounding["scores"][0] <= 1
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text(json.dumps([{"file_name": photo.name, "phrase": "a cat", "bbox": [10, 10, 40, 30]}]))
+    measured = run(
+        *("eval", "--protocol", "pairs", "--data", pairs, "--images", tmp_path, "--model", model, "--adapter", out),
+        *("--method", "pin", "--method", "text", "--method", "centre", "--json", tmp_path / "figures.json"),
+    )
+    assert measured.exit_code == 0, measured.output
+    assert set(json.loads((tmp_path / "figures.json").read_text())["methods"]) == {"pin", "text", "centre"}
+
+
+def test_without_an_adapter_the_model_is_asked_as_it_is(model: Path, photo: Path) -> None:
+    found = run("locate", photo, "a cat", "--model", model, "--json")
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["method"] == "text"
+
+
+def test_a_size_is_taken_where_a_family_has_one(model: Path, photo: Path) -> None:
+    found = run("locate", photo, "a cat", "--model", model, "--json", "--size", 84)
+    if json.loads((model / "config.json").read_text())["model_type"] == "blip-2":
+        assert found.exit_code == 0, found.output
+        assert isinstance(run("locate", photo, "a cat", "--model", model, "--size", 85).exception, InputError)
+    else:
+        assert isinstance(found.exception, InputError) and "leave size out" in str(found.exception)
