@@ -405,3 +405,19 @@ def test_an_upload_that_the_hub_refuses(tiny_vlm: Any, tmp_path: Path, monkeypat
 
 def test_offline_nothing_is_uploaded(tiny_vlm: Any, tmp_path: Path) -> None:
     assert "HF_HUB_OFFLINE" in push_refused(save(tmp_path, tiny_vlm))
+
+
+def test_an_adapter_fits_its_model_in_few_bits(
+    tiny_vlm: Any, save_pin: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quantisation changes every tensor of the language model: what is left to compare has to agree."""
+    folder = save_pin()
+    other = type(tiny_vlm)()
+    other.language_model.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(
+        torch.zeros(8, 1, dtype=torch.uint8), requires_grad=False
+    )
+    assert other.quantised and other.fingerprint != tiny_vlm.fingerprint
+    adapter.load(folder, "pin", other)
+    other.feature_dim += 1
+    with pytest.raises(AdapterError, match="feature_dim"):
+        adapter.load(folder, "pin", other)

@@ -77,7 +77,7 @@ def load(name: str | Path, method: str, vlm: FrozenVLM) -> tuple[dict[str, Any],
         raise AdapterError(
             f"The adapter {name} was made for the method {about['method']!r}, but here it is {method!r}."
         )
-    if about["fingerprint"] != vlm.fingerprint:
+    if about["fingerprint"] != vlm.fingerprint and not _same_but_quantised(about["base"], vlm):
         raise AdapterError(
             f"The adapter {name} was made for another model ({about['base_model']!r} there, {vlm.name!r} here): "
             f"{_difference(about['base'], facts(vlm))}."
@@ -195,6 +195,12 @@ def _weights(place: Path) -> dict[str, Tensor]:
         return load_file(place / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"{place / WEIGHTS} cannot be read ({error}); it is damaged or incomplete.") from error
+
+
+def _same_but_quantised(there: dict[str, Any], vlm: FrozenVLM) -> bool:
+    """The model here is loaded in few bits, which changes its tensors, and is otherwise like the one there."""
+    here = facts(vlm)
+    return vlm.quantised and all(there.get(key) == here[key] for key in set(here) - {"parameters", "tensors"})
 
 
 def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:

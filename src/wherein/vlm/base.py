@@ -142,6 +142,11 @@ class FrozenVLM(ABC):
         return dtype
 
     @property
+    def quantised(self) -> bool:
+        """Whether weights are held in few bits instead of floating point."""
+        return any(not parameter.is_floating_point() for parameter in self.parameters())
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the geometry, of every parameter's name and shape, and of some values: what an adapter depends on.
 
