@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from numpy.typing import NDArray
+from packaging import version
 from torch import Tensor
 
 from wherein.errors import InputError
@@ -20,6 +22,7 @@ from wherein.vlm.families import FAMILIES
 from wherein.vlm.hf import HFVLM
 from wherein.vlm.prefix import Continuation, Prefix
 
+OLD = version.parse(transformers.__version__) < version.parse("5.23")
 LOOSE = {"atol": 2e-4, "rtol": 2e-4}  # logits of about 10, in float32, summed in another order
 SEAMS = ("features", "connector_tokens", "encoder_tokens", "prompt_tokens", "hidden")
 
@@ -85,6 +88,8 @@ def test_a_text_continues_as_generate_would(vlm: HFVLM) -> None:
     """PaliGemma's way too: image and prompt in both directions, what is written causally, token by token."""
     if not hasattr(vlm.model, "generate"):
         pytest.skip("our own OpenFlamingo has no generate; the test above is its own")
+    if vlm.name == "paligemma2" and OLD:
+        pytest.skip("before 5.23, transformers left the soft cap of Gemma 2's logits out here")
     image = photo(2)
     inputs, steps = vlm.prepare([image])[0], 6
     with torch.no_grad():
@@ -190,6 +195,8 @@ def test_attention_is_that_of_eager(vlm: HFVLM) -> None:
         with pytest.raises(InputError, match="'attention'"):
             vlm.seam("attention", lambda *_: None)
         return
+    if vlm.family == "kosmos2" and OLD:
+        pytest.skip("before 5.23, eager and sdpa disagree in transformers' own Kosmos-2")
     rows: dict[int, list[Tensor]] = {}
     with torch.no_grad(), vlm.seam("attention", lambda row, layer: rows.setdefault(layer, []).append(row)):
         prefix = prefix_of(vlm, photo(0))

@@ -39,6 +39,8 @@ def load(name: str, device: str, dtype: str = "auto", bits: int | None = None, s
     if bits not in (None, 4, 8):
         raise InputError(f"A model is loaded in 4 or 8 bits, not {bits}.")
     if _is_flamingo(name):
+        if bits is not None:
+            raise InputError("An OpenFlamingo is not loaded in few bits: leave bits out.")
         return _flamingo(name, device, dtype, size)
     config = _config(name)
     family = family_of(config, name)
