@@ -85,7 +85,7 @@ def test_the_example_is_a_family_that_works(build: Any) -> None:
     assert x_v.shape == (1, 16, vlm.feature_dim) and vlm.image_tokens(frame).grid == vlm.grid == (4, 4)
     with torch.no_grad():
         plain = vlm.model(**pixels).logits
-        with vlm._given(x_v):
+        with vlm._replay.give(x_v):
             assert torch.equal(vlm.model(**vlm._stack([vlm._processed(90, 70)])).logits, plain)
     said = overview._row(space["VipLlava"], [name for name in methods.names() if name != "cam"])
     assert len(overview._cells(said)) == len(overview.HEADINGS)

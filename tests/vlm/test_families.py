@@ -51,7 +51,7 @@ def test_features_given_back_are_the_plain_forward_bit_for_bit(vlm: HFVLM) -> No
     pixels, frames = vlm.prepare([image])
     before, x_v = plain(vlm, image), vlm.features(pixels)
     blank = vlm._stack([vlm._processed(frames[0].width, frames[0].height)])
-    with torch.no_grad(), vlm._given(x_v):
+    with torch.no_grad(), vlm._replay.give(x_v):
         given = vlm.model(**blank, **vlm._starting(1)).logits
     assert torch.equal(given, before)
     assert torch.equal(plain(vlm, image), before)  # and the blocks are back
@@ -335,9 +335,11 @@ def test_two_threads_on_two_models(vlm: HFVLM, build: Any) -> None:
 
 def test_a_compiled_model_obeys_its_seams(build: Any) -> None:
     vlm = build("llava")
-    base = plain(vlm, photo(0))
+    base, last = plain(vlm, photo(0)), prefix_of(vlm, photo(0)).last
     vlm.model.compile(backend="eager")
     torch.testing.assert_close(plain(vlm, photo(0)), base, **LOOSE)
+    torch.testing.assert_close(prefix_of(vlm, photo(0)).last, last, **LOOSE)
+    assert len(vlm.image_tokens().positions) == 16
     with vlm.seam("features", lambda x: x + 0.5):
         assert not torch.allclose(plain(vlm, photo(0)), base, **LOOSE)
     torch.testing.assert_close(plain(vlm, photo(0)), base, **LOOSE)

@@ -7,9 +7,10 @@ rotary positions, masks, deep stacks) stays the family's own code. A family is a
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from functools import cached_property, lru_cache, partial
+from contextlib import AbstractContextManager
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,14 +20,15 @@ from torch import Tensor, nn
 
 from wherein.errors import InputError
 from wherein.geometry import Frame
+from wherein.vlm.arrivals import arrivals
 from wherein.vlm.base import Cells, FrozenVLM, ImageTokens
 from wherein.vlm.prefix import Continuation, Prefix
-from wherein.vlm.seams import Seams, before
+from wherein.vlm.replay import Replay
+from wherein.vlm.seams import Seams
 from wherein.vlm.views import Views
 
 QUESTION = "What is in the image, and where?"
 ANCHOR = "is"  # a text continues behind a word, which decides how tokenizers treat its first space
-BASE = 64  # numbers in two digits of this base, which every dtype holds exactly
 TRAINED_AT = 448  # side of the images that a model of any resolution is trained with, pixels
 
 
@@ -77,6 +79,8 @@ class HFVLM(FrozenVLM):
         self.name, self.processor, self.tokenizer = name, processor, processor.tokenizer
         self.model = model.eval().requires_grad_(False)
         self._further: dict[str, Any] = {}
+        sparing = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._last = {"logits_to_keep": 1} if sparing else {}  # of a prefix, no logits are needed
         if size is not None:
             self.resize(size)
         self.connector = model.get_submodule(self.connector_path)
@@ -211,21 +215,8 @@ class HFVLM(FrozenVLM):
     @torch.no_grad()
     def features(self, pixels: Mapping[str, Tensor]) -> Tensor:
         """The model's inputs -> x_v float[B, N, D_v] (before each row's, the features of other depths, if any)."""
-        caught: list[Tensor] = []
-
-        def stop(x: Tensor) -> None:
-            """The last module that receives features has been reached."""
-            caught.append(x)
-            if len(caught) == len(self._receivers):
-                raise _Reached
-
-        with ExitStack() as stack:
-            for module, argument in self._receivers:
-                hook = before(stop, argument)
-                stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True).remove)
-            with suppress(_Reached):
-                self.model(**self._on_device(pixels), **self._further)
-        return torch.cat(caught, dim=-1).reshape(len(pixels["input_ids"]), -1, sum(x.shape[-1] for x in caught))
+        x_v = self._replay.catch(lambda: self.model(**self._on_device(pixels), **self._further))
+        return x_v.reshape(len(pixels["input_ids"]), -1, x_v.shape[-1])
 
     def prefix(self, x_v: Tensor, frames: Sequence[Frame] | None = None, cells: Tensor | None = None) -> Prefix:
         """The model's own forward pass on the features and the prompt up to the answer; see FrozenVLM."""
@@ -237,9 +228,11 @@ class HFVLM(FrozenVLM):
         last: list[Tensor] = []
         decoder = self.decoder()
         hook = decoder.register_forward_hook(lambda _, __, out: last.append(out.last_hidden_state[:, -1]))
-        with self._given(x_v), ExitStack() as stack:
-            stack.callback(hook.remove)
-            out = self.model(**inputs, **self._starting(len(x_v)), **self._further, use_cache=True)
+        try:
+            with self._replay.give(x_v):
+                out = self.model(**inputs, **self._starting(len(x_v)), **self._further, **self._last, use_cache=True)
+        finally:
+            hook.remove()
         inner = out if getattr(out, "past_key_values", None) is not None else out.language_model_outputs
         following, extra, placed = self.follow(out)
         length = inner.past_key_values.get_seq_length()
@@ -278,9 +271,10 @@ class HFVLM(FrozenVLM):
     # Inside.
 
     @cached_property
-    def _receivers(self) -> list[tuple[nn.Module, str | None]]:
+    def _replay(self) -> Replay:
         others = [] if self.others_path is None else list(self.model.get_submodule(self.others_path).children())
-        return [*((module, None) for module in others), (self.connector, self.argument)]
+        receivers = [*((module, None) for module in others), (self.connector, self.argument)]
+        return Replay(list(self.model.get_submodule(self.blocks_path).children()), receivers)
 
     @cached_property
     def _lead(self) -> str:
@@ -337,89 +331,19 @@ class HFVLM(FrozenVLM):
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def _find_tokens(self, width: int, height: int) -> ImageTokens:
-        """The image tokens, found by numbering what leaves the connector and looking where the numbers arrive.
-
-        Whatever the family does in between (unpad, add ends of rows, shuffle windows back), it does to the numbers.
-        """
-        inputs, arrived = self._on_device(self._processed(width, height)), []
-
-        def number(x: Tensor, scale: float) -> Tensor:
-            """Row i of float[*, D_t] becomes (i // BASE, i % BASE, 1, 0 ...) * scale."""
-            index = torch.arange(x[..., 0].numel(), device=x.device).reshape(x.shape[:-1])
-            coded = torch.zeros_like(x)
-            for channel, value in enumerate((index // BASE, index % BASE, torch.ones_like(index))):
-                coded[..., channel] = value.to(x.dtype) * scale
-            return coded
-
-        def stop(embeds: Tensor) -> None:
-            """What the language model is given."""
-            arrived.append(embeds[0, :, :3].float())
-            raise _Reached
-
+        inputs = self._on_device(self._processed(width, height))
         entry = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.decoder()
-        for scale in (0.0, 1.0):
-            with self.seams.open("connector_tokens", lambda x, scale=scale: number(x, scale)), torch.no_grad():
-                hook = entry.register_forward_pre_hook(before(stop, "inputs_embeds"), with_kwargs=True)
-                try:
-                    with suppress(_Reached):
-                        self.model(**inputs, **self._starting(1))
-                finally:
-                    hook.remove()
-        high, low, one = (arrived[1] - arrived[0]).cpu().unbind(-1)
-        positions = (one != 0).nonzero().flatten()
-        index = ((high * BASE).div(one).round() + low.div(one).round())[positions].long().numpy()
-        views, boxes, whole = self.views_of(width, height), [], []
-        side = self.token()
+        positions, rows_of = arrivals(self.seams, entry, lambda: self.model(**inputs, **self._starting(1)))
+        views, side = self.views_of(width, height), self.token()
+        boxes, whole = [], []
         for i, view in enumerate(views.frames):
             rows, columns = view.model_height // side, view.model_width // side
             boxes.append(view.cells(rows, columns)[self.token_raster(rows, columns)])
             whole.append(np.full(len(boxes[-1]), i == views.whole))
         main = views.frames[views.whole]
-        return ImageTokens(
-            positions.numpy(),
-            np.concatenate(boxes)[index],
-            np.concatenate(whole)[index],
-            (main.model_height // side, main.model_width // side),
-        )
+        grid = (main.model_height // side, main.model_width // side)
+        return ImageTokens(positions, np.concatenate(boxes)[rows_of], np.concatenate(whole)[rows_of], grid)
 
     def _cells_of(self, view: Frame) -> tuple[int, int]:
         side = self.patch()
         return view.model_height // side, view.model_width // side
-
-    @contextmanager
-    def _given(self, x_v: Tensor) -> Iterator[None]:
-        """Inside the block the encoder's blocks are passed over, and the connector receives x_v float[B, N, D_v]."""
-        with ExitStack() as stack:
-            for block in self.model.get_submodule(self.blocks_path):
-                stack.enter_context(_passed_over(block))
-            for (module, argument), part in zip(self._receivers, x_v.chunk(len(self._receivers), -1), strict=True):
-                hook = before(partial(_instead, part), argument)
-                stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True).remove)
-            yield
-
-
-@contextmanager
-def _passed_over(block: nn.Module) -> Iterator[None]:
-    """Let the block's input through inside the block of code; a forward of its own (accelerate's) comes back."""
-    own = block.__dict__.get("forward")
-    block.forward = _pass
-    try:
-        yield
-    finally:
-        del block.__dict__["forward"]
-        if own is not None:
-            block.__dict__["forward"] = own
-
-
-def _instead(features: Tensor, x: Tensor) -> Tensor:
-    """`features` in the layout, dtype and place of x."""
-    return features.to(x).reshape(x.shape).contiguous()
-
-
-def _pass(x: Tensor, *_: Any, **__: Any) -> Tensor:
-    """A block that lets its input through."""
-    return x
-
-
-class _Reached(Exception):
-    """The forward pass came where it was to end."""

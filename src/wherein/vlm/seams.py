@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,8 +79,7 @@ class Seams:
         `attention` `insert` is called with (tensor, layer) for each of `layers`, all of them where None.
         """
         with ExitStack() as stack:
-            if "torch._dynamo" in sys.modules:  # a compiled forward pass does not see hooks that come after it
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(uncompiled())
             every = self.attentions if name == "attention" else self.layers
             chosen = range(len(every)) if layers is None else layers
             if name == "attention":
@@ -101,6 +100,14 @@ class Seams:
                 assert owner is not None
                 stack.callback(owner.register_forward_hook(_after(insert)).remove)
             yield
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Inside the block nothing runs compiled: a compiled forward pass does not see hooks that come after it."""
+    if "torch._dynamo" not in sys.modules:  # then nothing was compiled, and its import would take a second
+        return nullcontext()
+    eager: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return eager
 
 
 def before(insert: Insert, argument: str | None) -> Callable[..., Any]:
