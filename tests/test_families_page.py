@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from wherein import methods
+from wherein import methods, overview
 from wherein.errors import InputError
-from wherein.vlm import overview
 from wherein.vlm.base import FrozenVLM
 from wherein.vlm.flamingo import PUBLISHED
 from wherein.vlm.hf import HFVLM
@@ -38,7 +37,7 @@ def check(vlm: FrozenVLM, said: dict[str, Any]) -> None:
 
 def test_the_table_is_up_to_date() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert overview.refreshed(text) == text, "make it anew: python -m wherein.vlm.overview docs/families.md"
+    assert overview.refreshed(text) == text, "make it anew: python -m wherein.overview docs/families.md"
 
 
 def test_a_table_that_is_out_of_date_is_made_anew_between_its_markers() -> None:

@@ -78,7 +78,8 @@ class TinyVLM(FrozenVLM):
         torch.random.set_rng_state(state)
         for part in (self.connector, self.language_model):
             part.eval().requires_grad_(False)
-        self.seams = Seams.of_language_model(self.language_model, self.connector)
+        model = self.language_model
+        self.seams = Seams.of_decoder(model.get_decoder(), model.get_input_embeddings(), self.connector)
 
     def prepare(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, list[Frame]]:
         squashed = [np.asarray(Image.fromarray(image).resize(self.size)) for image in images]

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from wherein import methods
 from wherein.errors import AdapterError, InputError
 from wherein.methods import Method
+from wherein.methods.base import REGISTRY
 
 PHRASES = ["the dog", "a red mug", "dog"]
-OTHER_MODEL = {"cam"}  # reads the built-in model's classifier
+OTHER_MODEL = {name for name in methods.names() if REGISTRY[name].built_in_only}
 
 
 @pytest.fixture(params=methods.names())

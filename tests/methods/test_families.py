@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from wherein import methods
 from wherein.errors import AdapterError, InputError
 from wherein.methods import adapter
+from wherein.methods.base import REGISTRY
 from wherein.methods.pin import Pin, PinConfig, PositionalInsert
 from wherein.methods.pin.train import RECIPES, PinTask
 from wherein.training.store import FeatureStore, Labelled
@@ -24,7 +25,7 @@ from wherein.training.trainer import TrainConfig, fit
 from wherein.vlm.hf import HFVLM
 
 PHRASES = ["the dog", "a red mug"]
-EVERYWHERE = sorted(set(methods.names()) - {"cam"})
+EVERYWHERE = [name for name in methods.names() if not REGISTRY[name].built_in_only]
 
 
 @pytest.fixture

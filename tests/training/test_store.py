@@ -74,7 +74,7 @@ def test_other_settings_are_another_store(make_store: Any, tiny_vlm: Any, tmp_pa
         make_store(3, seed=0).folder,
         make_store(3, seed=1).folder,
         make_store(3, seed=0, split="held out").folder,
-        FeatureStore(tmp_path / "cache", type(tiny_vlm)(name="other"), source, 3, {"seed": 0}).folder,
+        FeatureStore(tmp_path / "cache", type(tiny_vlm)(grid=(2, 2)), source, 3, {"seed": 0}).folder,
     }
     assert len(folders) == 4
     assert make_store(3, seed=0).folder in folders

@@ -6,6 +6,7 @@ Random weights in the real modelling code, float32 on the CPU; a family is a row
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -222,6 +223,25 @@ def test_attention_is_that_of_eager(vlm: HFVLM) -> None:
             torch.testing.assert_close(row.sum(-1), torch.ones_like(row[..., 0]), atol=1e-5, rtol=0)
 
 
+def test_attention_is_read_off_an_eager_model_too(vlm: HFVLM) -> None:
+    """Where the model runs eagerly by itself, the rows are those that are worked out beside sdpa."""
+    if not vlm.reads_attention or (vlm.family == "kosmos2" and OLD):
+        pytest.skip("no such seam, or transformers' own eager and sdpa disagree")
+    rows: dict[str, list[Tensor]] = {}
+    before = vlm.seams.decoder.config._attn_implementation
+    for kind in {before, "eager"}:
+        vlm.seams.decoder.set_attn_implementation(kind)
+        found = rows[kind] = []
+        try:
+            with torch.no_grad(), vlm.seam("attention", lambda row, _, found=found: found.append(row)):
+                prefix_of(vlm, photo(0))
+        finally:
+            vlm.seams.decoder.set_attn_implementation(before)
+    assert rows["eager"] and all(len(found) == len(rows["eager"]) for found in rows.values())
+    for one, two in zip(rows[before], rows["eager"], strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
+
+
 def test_image_tokens_see_what_they_say(vlm: HFVLM) -> None:
     """A change in one row of x_v changes the embedding of the very tokens whose cells lie over its own most."""
     image = photo(0, 90, 70)
@@ -251,7 +271,7 @@ def test_image_tokens_see_what_they_say(vlm: HFVLM) -> None:
             hook.remove()
         return found[0][0]
 
-    base = embedded(x_v)
+    base, checked = embedded(x_v), 0
     for row in np.random.default_rng(0).choice(len(cells.boxes), 4, replace=False):
         changed = x_v.clone()
         changed[:, row] += 1.0
@@ -264,6 +284,8 @@ def test_image_tokens_see_what_they_say(vlm: HFVLM) -> None:
         own, seen = cells.boxes[row], tokens.boxes[index]
         centre = (own[:2] + own[2:]) / 2
         assert (seen[:2] - 1e-6 <= centre).all() and (centre <= seen[2:] + 1e-6).all(), (row, own, seen)
+        checked += 1
+    assert checked
 
 
 def test_gradients_reach_an_insert_and_nothing_else(vlm: HFVLM) -> None:
@@ -313,24 +335,18 @@ def test_two_threads_on_two_models(vlm: HFVLM, build: Any) -> None:
     """What one thread inserts into its model, and reads from it, is not seen by the other's."""
     other = build(vlm.name, seed=1)
     alone = [plain(one, photo(0)) for one in (vlm, other)]
-    failed, start = [], threading.Barrier(2)
+    start = threading.Barrier(2)
 
     def work(one: HFVLM, base: Tensor, shift: float) -> None:
-        start.wait()
+        start.wait(60)
         for _ in range(3):
             with one.seam("features", lambda x: x + shift), one.seam("hidden", lambda *_: None):
                 inside = plain(one, photo(0))
-            if torch.equal(inside, base) or not torch.equal(plain(one, photo(0)), base):
-                failed.append(one)
+            assert not torch.equal(inside, base) and torch.equal(plain(one, photo(0)), base)
 
-    threads = [
-        threading.Thread(target=work, args=(one, base, 0.5)) for one, base in zip((vlm, other), alone, strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(work, one, base, 0.5) for one, base in zip((vlm, other), alone, strict=True)]:
+            done.result(60)
 
 
 def test_a_compiled_model_obeys_its_seams(build: Any) -> None:

@@ -81,6 +81,14 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(saved: Any, monk
         load_vlm(str(folder), "cpu")
 
 
+def test_damaged_weights_are_one_sentence(saved: Any) -> None:
+    _, folder = saved("llava")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="weights"):
+        load_vlm(str(folder), "cpu")
+
+
 def test_pickled_weights_are_not_read(saved: Any) -> None:
     vlm, folder = saved("llava")
     (folder / "model.safetensors").unlink()

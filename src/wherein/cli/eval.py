@@ -20,7 +20,7 @@ import typer
 from wherein import pictures
 from wherein.cli.job import STDIN as STDOUT
 from wherein.cli.job import print_json
-from wherein.cli.model import Bits, Device, Dtype, Model, Size
+from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def evaluate(
         list[str], typer.Option(help="pin, text, cam, centre ... or auto; may be repeated.", show_default="auto")
     ] = ["auto"],  # noqa: B006 - typer only reads it
     model: Model = "default",
-    adapter: Annotated[
-        str | None, typer.Option(metavar="PATH", help="An adapter trained for the model; else the built-in one.")
-    ] = None,
+    adapter: Adapter = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     bits: Bits = None,

@@ -17,7 +17,7 @@ import typer
 
 from wherein import pictures
 from wherein.cli.job import STDIN, Job, Pixels, print_json, printable
-from wherein.cli.model import Bits, Device, Dtype, Model, Size
+from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
 from wherein.errors import ImageError, InputError
 from wherein.grounding import Grounding
 from wherein.locator import SCHEMA, Answer, Locator, check_phrases
@@ -32,9 +32,7 @@ def locate(
         list[str] | None, typer.Option("--image", "-i", metavar="IMAGE", help="A further image; may be repeated.")
     ] = None,
     method: Annotated[str, typer.Option(help="pin, text or cam; auto takes the best one for the model.")] = "auto",
-    adapter: Annotated[
-        str | None, typer.Option(metavar="PATH", help="An adapter trained for the model; else the built-in one.")
-    ] = None,
+    adapter: Adapter = None,
     model: Model = "default",
     device: Device = "auto",
     dtype: Dtype = "auto",

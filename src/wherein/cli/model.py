@@ -1,4 +1,4 @@
-"""The options that choose a model, the same for every verb that asks one."""
+"""The options that choose a model and its adapter, the same for every verb that asks one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Annotated
 import typer
 
 Model = Annotated[str, typer.Option(help="default, or a Hub id or folder of a model that `wherein models` lists.")]
+Adapter = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="An adapter for the model, folder or Hub id; else the built-in."),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda ...; auto takes the fastest there is.")]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.")]
 Size = Annotated[

@@ -12,7 +12,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list instead of a table.")] = False,
 ) -> None:
     """List the families of vision-language models that are served, what works on each, and the weights' licence."""
-    from wherein.vlm.overview import overview
+    from wherein.overview import overview
 
     rows = overview()
     if as_json:

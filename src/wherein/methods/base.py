@@ -24,6 +24,7 @@ class Method(ABC):
     name: ClassVar[str]
     score_kind: ClassVar[str]
     takes_adapter: ClassVar[bool] = False
+    built_in_only: ClassVar[bool] = False  # it reads a part that only the default model has
 
     def __init__(self, vlm: FrozenVLM) -> None:
         self.vlm = vlm

@@ -44,7 +44,8 @@ class FeatureStore:
     """`count` labelled images from `source(i)`, encoded by `vlm` at its own size; boxes are kept in pixels of that."""
 
     def __init__(self, folder: Path, vlm: FrozenVLM, source: Source, count: int, settings: dict[str, Any]) -> None:
-        key = json.dumps({**settings, "model": vlm.name, "size": vlm.size, "shard": SHARD}, sort_keys=True, default=str)
+        made_by = {**settings, "model": vlm.fingerprint, "shard": SHARD}  # a fingerprint knows the model's size
+        key = json.dumps(made_by, sort_keys=True, default=str)
         self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:12]
         self.vlm, self.source, self.count = vlm, source, count
         self.objects: list[list[tuple[str, NDArray[np.float64]]]] = []

@@ -30,8 +30,8 @@ def last_row(
     """
     before = decoder.config._attn_implementation
     if before == "eager":
-        hooks = [
-            modules[i].register_forward_hook(lambda _, __, out, i=i: read(out[1][:, :, -1].float(), i)) for i in layers
+        hooks = [  # the weights are the last of what an attention returns
+            modules[i].register_forward_hook(lambda _, __, out, i=i: read(out[-1][:, :, -1].float(), i)) for i in layers
         ]
         try:
             yield

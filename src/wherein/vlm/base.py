@@ -38,17 +38,16 @@ class Cells:
     """What the rows of x_v see of one image.
 
     boxes float64[N, 4]: xyxy in pixels of the image; a row that is no patch (CLS) sees all of it · order int64[N]: each
-    row's place in raster order, views one after another · grid: (rows, columns) of the whole image's view.
+    row's place in raster order, views one after another.
     """
 
     boxes: NDArray[np.float64]
     order: NDArray[np.int64]
-    grid: tuple[int, int]
 
     @classmethod
     def raster(cls, frame: Frame, grid: tuple[int, int]) -> Cells:
         """One view, row by row."""
-        return cls(frame.cells(*grid), np.arange(grid[0] * grid[1]), grid)
+        return cls(frame.cells(*grid), np.arange(grid[0] * grid[1]))
 
 
 @dataclass(frozen=True)
@@ -183,15 +182,20 @@ class FrozenVLM(ABC):
             raise InputError(f"{self.name} offers the seams {', '.join(self.seams.names)}, not {name!r}.")
         return self.seams.open(name, insert, layers)
 
+    @property
+    def token_dim(self) -> int:
+        """D_t, the width of what leaves the connector: that of the language model's words."""
+        return int(self.language_model.get_input_embeddings().weight.shape[1])
+
     def width(self, seam: str) -> int:
         """The width of what passes `features` (D_v) or `connector_tokens` (D_t).
 
         Raises InputError for another seam.
         """
-        widths = {"features": self.feature_dim, "connector_tokens": self.language_model.config.hidden_size}
+        widths = {"features": self.feature_dim, "connector_tokens": self.token_dim}
         if seam not in widths:
             raise InputError(f"{self.name} takes an insert at the seams {' and '.join(widths)}, not at {seam!r}.")
-        return int(widths[seam])
+        return widths[seam]
 
     def check_phrase(self, phrase: str) -> None:
         """Raise InputError if the phrase holds a special token of the tokenizer, which would not be read as text."""
@@ -271,6 +275,6 @@ class FrozenVLM(ABC):
 
     def _ends(self) -> list[int]:
         """The tokens that end a text."""
-        ends = self.language_model.generation_config.eos_token_id
+        ends = getattr(self.language_model, "generation_config", self.tokenizer).eos_token_id
         known = [ends] if isinstance(ends, int) else list(ends or [])
         return [*known, self.tokenizer.eos_token_id]

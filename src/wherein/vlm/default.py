@@ -70,7 +70,8 @@ class DefaultVLM(FrozenVLM):
         for part in (self.encoder, self.language_model, self.connector):
             part.to(device=where, dtype=torch.bfloat16).eval().requires_grad_(False)
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.seams = Seams.of_language_model(self.language_model, self.connector)
+        model = self.language_model
+        self.seams = Seams.of_decoder(model.get_decoder(), model.get_input_embeddings(), self.connector)
 
     def prepare(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, list[Frame]]:
         """Squash each uint8[H, W, 3] image to 320 x 320: pixels float32[B, 3, 320, 320] and the Frames."""

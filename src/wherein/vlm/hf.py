@@ -39,10 +39,11 @@ class HFVLM(FrozenVLM):
     family, model_types (of the configuration), processor (class) · views: what the image processor does to an image ·
     connector, argument: the module that receives x_v, and by which name if not as the first argument · others: further
     modules that receive features of other depths · projection: gives the connector's output, if another module ·
-    blocks: the vision encoder's blocks · patches: embeds them · leading: rows of x_v that are no patch (CLS) ·
-    latents: the language model sees latent queries, not cells · reads_attention: it has the seam `attention` ·
-    lead: the prompt up to the answer, for a checkpoint without a chat template · native: the box format the model was
-    trained to write itself, if any · checkpoint, licence: of the usual weights.
+    blocks: the vision encoder's blocks · patches: embeds them · width_key: what its configuration calls D_v ·
+    leading: rows of x_v that are no patch (CLS) · latents: the language model sees latent queries, not cells ·
+    reads_attention: it has the seam `attention` · lead: the prompt up to the answer, for a checkpoint without a chat
+    template · native: the box format the model was trained to write itself, if any · checkpoint, licence: of the usual
+    weights.
     """
 
     family: ClassVar[str]
@@ -56,6 +57,7 @@ class HFVLM(FrozenVLM):
     projection_path: ClassVar[str | None] = None
     blocks_path: ClassVar[str]
     patches_path: ClassVar[str]
+    width_key: ClassVar[str] = "hidden_size"
     leading: ClassVar[int] = 0
     lead: ClassVar[str] = ""
     native: ClassVar[str] = ""
@@ -77,7 +79,7 @@ class HFVLM(FrozenVLM):
         Raises InputError where the family cannot be resized, or patches do not tile such an image.
         """
         self.name, self.processor, self.tokenizer = name, processor, processor.tokenizer
-        self.model = model.eval().requires_grad_(False)
+        self.model = self.language_model = model.eval().requires_grad_(False)
         self._further: dict[str, Any] = {}
         sparing = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._last = {"logits_to_keep": 1} if sparing else {}  # of a prefix, no logits are needed
@@ -137,14 +139,9 @@ class HFVLM(FrozenVLM):
 
     def features_width(self) -> int:
         """D_v."""
-        return int(self.model.config.vision_config.hidden_size)
+        return int(getattr(self.model.config.vision_config, self.width_key))
 
     # What follows from it.
-
-    @property
-    def language_model(self) -> Any:
-        """The language model inside (with its head)."""
-        return getattr(self.model, "language_model", None) or self.model
 
     @property
     def device(self) -> torch.device:
@@ -161,16 +158,6 @@ class HFVLM(FrozenVLM):
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every parameter of the model."""
         yield from self.model.named_parameters()
-
-    def width(self, seam: str) -> int:
-        """See FrozenVLM."""
-        if seam == "connector_tokens":
-            return int(self.model.get_input_embeddings().weight.shape[1])
-        if seam != "features":
-            raise InputError(
-                f"{self.name} takes an insert at the seams features and connector_tokens, not at {seam!r}."
-            )
-        return self.feature_dim
 
     def seam(
         self, name: str, insert: Callable[..., Tensor | None], layers: Sequence[int] | None = None
@@ -259,7 +246,7 @@ class HFVLM(FrozenVLM):
             before_it = sum(len(ranks) for ranks in order)
             order.append(np.concatenate([np.arange(self.leading), self.leading + index]) + before_it)
             boxes += [np.repeat(whole, self.leading, axis=0), view.cells(rows, columns)[index]]
-        return Cells(np.concatenate(boxes), np.concatenate(order), self._cells_of(views.frames[views.whole]))
+        return Cells(np.concatenate(boxes), np.concatenate(order))
 
     def image_tokens(self, frame: Frame | None = None) -> ImageTokens:
         """See FrozenVLM. Raises InputError for a family whose language model sees latent queries."""
@@ -285,16 +272,13 @@ class HFVLM(FrozenVLM):
         return str(self.processor.apply_chat_template(said, add_generation_prompt=True))
 
     def _seams(self) -> Seams:
-        decoder = self.decoder()
-        return Seams(
-            self.connector,
-            self.argument,
-            self.model.get_submodule(self.projection_path) if self.projection_path else None,
-            self.model.get_submodule(self.patches_path),
+        return Seams.of_decoder(
+            self.decoder(),
             self.model.get_input_embeddings(),
-            decoder.layers,
-            [layer.self_attn for layer in decoder.layers],
-            decoder,
+            self.connector,
+            argument=self.argument,
+            projection=self.model.get_submodule(self.projection_path) if self.projection_path else None,
+            patches=self.model.get_submodule(self.patches_path),
         )
 
     def _blank(self, width: int, height: int) -> dict[str, Tensor]:
@@ -310,12 +294,6 @@ class HFVLM(FrozenVLM):
     def _on_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         floats = {key: value.to(self.dtype) for key, value in inputs.items() if value.is_floating_point()}
         return {key: value.to(self.device) for key, value in {**inputs, **floats}.items()}
-
-    def _ends(self) -> list[int]:
-        settings = getattr(self.model, "generation_config", None)
-        ends = None if settings is None else settings.eos_token_id
-        known = [ends] if isinstance(ends, int) else list(ends or [])
-        return [*known, self.tokenizer.eos_token_id]
 
     def _starting(self, count: int) -> dict[str, Tensor]:
         """What an encoder-decoder's answer starts from."""

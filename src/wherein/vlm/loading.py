@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from wherein.errors import InputError
 from wherein.vlm.families import FAMILIES
@@ -46,7 +47,8 @@ def load(name: str, device: str, dtype: str = "auto", bits: int | None = None, s
     family = family_of(config, name)
     wanted = config.dtype if dtype == "auto" else DTYPES[dtype]
     wanted = wanted or torch.float32
-    _check_memory(name, _size(family, config) * (wanted.itemsize if bits is None else bits / 8), device)
+    per_weight = HEADROOM * (wanted.itemsize if bits is None else bits / 8)
+    check_memory(name, _size(family, config) * per_weight, device)
     placed = {"device_map": "auto" if device == "cuda" else device} if device != "cpu" or bits else {}
     settings = {"dtype": wanted, "use_safetensors": True, **placed, **_quantised(bits)}
     import transformers
@@ -102,7 +104,7 @@ def _reading(name: str, what: str, read: Any) -> Any:
     """What `read()` gives; transformers' many ways to fail become one sentence."""
     try:
         return read()
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise InputError(
@@ -122,21 +124,21 @@ def _size(family: type[HFVLM], config: Any) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _check_memory(name: str, weights: float, device: str) -> None:
-    """Raise InputError where weights of this many bytes do not fit, before a long load that would fail."""
-    if device == "cpu":
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else None
-        if Path("/proc/meminfo").exists():  # pages of the file cache can be had, too
-            lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-            free = int(lines["MemAvailable"].split()[0]) * 1024
+def check_memory(name: str, need: float, device: str) -> None:
+    """Raise InputError where so many bytes are not free on a device, before a long load that would fail.
+
+    Nothing is known of the free memory of other devices than CUDA's and, on Linux, the CPU.
+    """
+    meminfo, free = Path("/proc/meminfo"), float("inf")
+    if device == "cpu" and meminfo.exists():
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
     elif device.startswith("cuda"):
         cards = range(torch.cuda.device_count()) if device == "cuda" else [torch.device(device).index]
         free = sum(torch.cuda.mem_get_info(card)[0] for card in cards)
-    else:
-        free = None
-    if free is not None and weights * HEADROOM > free:
+    if need > free:
         raise InputError(
-            f"{name} needs about {weights * HEADROOM / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free: "
+            f"{name} needs about {need / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free: "
             "choose a smaller model, another --device, --dtype bfloat16, or --bits 4."
         )
 

@@ -46,16 +46,10 @@ class Seams:
     decoder: Any = None
 
     @classmethod
-    def of_language_model(cls, language_model: Any, connector: nn.Module, **others: Any) -> Seams:
+    def of_decoder(cls, decoder: Any, words: nn.Module, connector: nn.Module, **others: Any) -> Seams:
         """The seams of an ordinary decoder of transformers behind a connector; `others` as in the class."""
-        decoder = language_model.get_decoder()
-        usual = {
-            "words": language_model.get_input_embeddings(),
-            "layers": decoder.layers,
-            "attentions": [layer.self_attn for layer in decoder.layers],
-            "decoder": decoder,
-        }
-        return cls(connector, **{**usual, **others})
+        attentions = [layer.self_attn for layer in decoder.layers]
+        return cls(connector, words=words, layers=decoder.layers, attentions=attentions, decoder=decoder, **others)
 
     @property
     def names(self) -> tuple[str, ...]:

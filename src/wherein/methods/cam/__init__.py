@@ -33,6 +33,7 @@ class Cam(Method):
 
     name = "cam"
     score_kind = "class_activation"
+    built_in_only = True
 
     def __init__(self, vlm: FrozenVLM) -> None:
         if not isinstance(vlm, DefaultVLM):

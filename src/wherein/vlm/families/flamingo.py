@@ -53,9 +53,9 @@ class Flamingo(HFVLM):
         """D_v."""
         return int(self.model.vision_model.config.hidden_size)
 
-    def width(self, seam: str) -> int:
+    @property
+    def token_dim(self) -> int:
         """The latents are as wide as the features: keys of a cross-attention, not words."""
-        super().width(seam)
         return self.feature_dim
 
     def patch(self) -> int:

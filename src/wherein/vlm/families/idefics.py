@@ -26,19 +26,16 @@ class Idefics(HFVLM):
     connector_path = "model.perceiver_resampler"
     blocks_path = "model.vision_model.encoder.layers"
     patches_path = "model.vision_model.embeddings"
+    width_key = "embed_dim"
     leading = 1
     latents = True
     lead = QUESTION
     checkpoint = "HuggingFaceM4/idefics-9b"
     licence = "MIT (weights: Llama, non-commercial)"
 
-    def features_width(self) -> int:
-        """D_v."""
-        return int(self.model.config.vision_config.embed_dim)
-
-    def width(self, seam: str) -> int:
+    @property
+    def token_dim(self) -> int:
         """The latents are as wide as the features: keys of a cross-attention, not words."""
-        super().width(seam)
         return self.feature_dim
 
     def call(self, text: str, image: NDArray[np.uint8]) -> Mapping[str, Any]:

@@ -21,14 +21,11 @@ class Qwen2VL(HFVLM):
     connector_path = "model.visual.merger"
     blocks_path = "model.visual.blocks"
     patches_path = "model.visual.patch_embed"
+    width_key = "embed_dim"
     lead = f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
     native = "<|box_start|>(x0,y0),(x1,y1)<|box_end|> in 0..1000"
     checkpoint = "Qwen/Qwen2-VL-7B-Instruct"
     licence = "Apache-2.0"
-
-    def features_width(self) -> int:
-        """D_v."""
-        return int(self.model.config.vision_config.embed_dim)
 
     def token(self) -> int:
         """A token stands for a block of patches."""
@@ -49,11 +46,8 @@ class Qwen25VL(Qwen2VL):
     model_class = "Qwen2_5_VLForConditionalGeneration"
     processor_class = "Qwen2_5_VLProcessor"
     native = 'JSON "bbox_2d" in pixels of the resized image'
+    width_key = "hidden_size"
     checkpoint = "Qwen/Qwen2.5-VL-7B-Instruct"
-
-    def features_width(self) -> int:
-        """D_v."""
-        return int(self.model.config.vision_config.hidden_size)
 
     def raster(self, rows: int, columns: int) -> NDArray[np.int64]:
         """Window by window, block by block within each."""
@@ -80,8 +74,5 @@ class Qwen3VL(Qwen2VL):
     processor_class = "Qwen3VLProcessor"
     others_path = "model.visual.deepstack_merger_list"
     native = 'JSON "bbox_2d" in 0..1000'
+    width_key = "hidden_size"
     checkpoint = "Qwen/Qwen3-VL-8B-Instruct"
-
-    def features_width(self) -> int:
-        """D_v."""
-        return int(self.model.config.vision_config.hidden_size)

@@ -138,6 +138,7 @@ class _Mlp(nn.Module):
         self.mlp_down = nn.Linear(expansion * width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """float[B, Q, D] -> float[B, Q, D]."""
         return self.mlp_down(F.gelu(self.mlp_up(x)))  # type: ignore[no-any-return]
 
 
@@ -171,6 +172,7 @@ class _Transformer(nn.Module):
     def forward(
         self, inputs_embeds: Tensor, past_key_values: Cache | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPast:
+        """inputs_embeds float[B, Q, D] -> `last_hidden_state` float[B, Q, D] behind the last norm, and the cache."""
         hidden = inputs_embeds
         for block in self.blocks:
             hidden = block(hidden, layer_past=past_key_values, **kwargs)

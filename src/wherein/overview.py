@@ -1,6 +1,6 @@
 """What is served, as a table: made from the families and the methods themselves, so that it says what they do.
 
-`python -m wherein.vlm.overview docs/families.md` makes the table of that page anew; without a page it is printed.
+`python -m wherein.overview docs/families.md` makes the table of that page anew; without a page it is printed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from wherein.errors import InputError
+from wherein.methods import names
+from wherein.methods.base import REGISTRY
 from wherein.vlm.families import FAMILIES
 from wherein.vlm.hf import HFVLM
 
 EVERYWHERE = ["features", "connector_tokens", "encoder_tokens", "prompt_tokens", "hidden"]
 SEAMS = [*EVERYWHERE, "attention"]
-ON_DEFAULT_ONLY = {"cam"}  # reads the built-in model's classifier
 IMAGES = {
     "squash": "squashed to a square",
     "centre_crop": "centre crop",
@@ -33,25 +34,22 @@ HEADINGS = {
     "native_boxes": "boxes it writes by itself",
     "licence": "licence of the checkpoint",
 }
-BEGIN = "<!-- made by: python -m wherein.vlm.overview docs/families.md -->"
+BEGIN = "<!-- made by: python -m wherein.overview docs/families.md -->"
 END = "<!-- end of what was made -->"
 
 
 def overview() -> list[dict[str, Any]]:
     """One row a family: name, usual checkpoint, what happens to an image, seams, methods, own box format, licence."""
-    from wherein import methods
-
-    names = methods.names()
     built_in = {
         "family": "default",
         "checkpoint": "default (in the package)",
         "image": "squashed to a square",
         "seams": [seam for seam in SEAMS if seam != "encoder_tokens"],
-        "methods": names,
+        "methods": names(),
         "native_boxes": "none",
         "licence": "Apache-2.0",
     }
-    general = [name for name in names if name not in ON_DEFAULT_ONLY]
+    general = [name for name in names() if not REGISTRY[name].built_in_only]
     return [built_in, *(_row(family, general) for family in FAMILIES)]
 
 
