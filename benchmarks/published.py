@@ -88,10 +88,9 @@ def clip_images(side: int) -> Any:
     return T.CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
-def llava(scale: Scale) -> Built:
-    """LLaVA-1.5-7B: CLIP ViT-L/14 at 336 px, Vicuna-7B."""
-    words = tokenizer("<image>", image_token="<image>")
-    text = {
+def vicuna(scale: Scale) -> dict[str, Any]:
+    """Vicuna-7B."""
+    return {
         "model_type": "llama",
         "vocab_size": scale.words(32064),
         "hidden_size": scale.wide(4096),
@@ -103,9 +102,14 @@ def llava(scale: Scale) -> Built:
         "rms_norm_eps": 1e-5,
         **SPECIAL,
     }
+
+
+def llava(scale: Scale) -> Built:
+    """LLaVA-1.5-7B: CLIP ViT-L/14 at 336 px, Vicuna-7B."""
+    words = tokenizer("<image>", image_token="<image>")
     config = T.LlavaConfig(
         vision_config={"model_type": "clip_vision_model", **clip_large(scale, 336)},
-        text_config=text,
+        text_config=vicuna(scale),
         image_token_id=words.image_token_id,
         vision_feature_layer=-2,
     )
@@ -117,6 +121,24 @@ def llava(scale: Scale) -> Built:
         num_additional_image_tokens=1,
     )
     return T.LlavaForConditionalGeneration(config), processor
+
+
+def llava_next(scale: Scale) -> Built:
+    """LLaVA-NeXT with Vicuna-7B: the image whole, and in up to four tiles of 336 px."""
+    words = tokenizer("<image>", image_token="<image>")
+    pinpoints = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+    config = T.LlavaNextConfig(
+        vision_config={"model_type": "clip_vision_model", **clip_large(scale, 336)},
+        text_config=vicuna(scale),
+        image_token_id=words.image_token_id,
+        image_grid_pinpoints=pinpoints,
+    )
+    crop = {"height": 336, "width": 336}
+    images = T.LlavaNextImageProcessorPil(size={"shortest_edge": 336}, crop_size=crop, image_grid_pinpoints=pinpoints)
+    processor = T.LlavaNextProcessor(
+        images, words, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1
+    )
+    return T.LlavaNextForConditionalGeneration(config), processor
 
 
 def blip2(scale: Scale) -> Built:
@@ -215,6 +237,7 @@ def flamingo(scale: Scale) -> Built:
 
 BUILDERS: dict[str, Callable[[Scale], Built]] = {
     "llava": llava,
+    "llava_next": llava_next,
     "blip2": blip2,
     "qwen2_5_vl": qwen2_5_vl,
     "flamingo": flamingo,

@@ -18,13 +18,24 @@ from wherein.grounding import Grounding
 SIZES = [(1, 1), (5, 300), (32, 32), (64, 48), (640, 480), (1600, 60), (3000, 2000)]
 
 
-def grounding(phrase: str, boxes: Sequence[Sequence[float]] = (), absent: bool = False) -> Grounding:
+def grounding(
+    phrase: str,
+    boxes: Sequence[Sequence[float]] = (),
+    absent: bool = False,
+    mask: NDArray[np.bool_] | None = None,
+) -> Grounding:
     array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
-    return Grounding(phrase, array, np.linspace(0.87, 0.1, len(array)), "fake", absent, None)
+    return Grounding(phrase, array, np.linspace(0.87, 0.1, len(array)), "fake", absent, None, mask=mask)
 
 
 def grey(width: int, height: int) -> NDArray[np.uint8]:
     return np.full((height, width, 3), 128, np.uint8)
+
+
+def filled(width: int, height: int, box: Sequence[int]) -> NDArray[np.bool_]:
+    mask = np.zeros((height, width), bool)
+    mask[box[1] : box[3], box[0] : box[2]] = True
+    return mask
 
 
 def changed(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -81,6 +92,69 @@ def test_what_has_no_box_is_listed_at_the_top_left() -> None:
         assert rows.min() == 0 and columns.min() == 0 and rows.max() < 40 and columns.max() < 250
 
 
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_masks_of_every_size(width: int, height: int) -> None:
+    image = grey(width, height)
+    masks = [np.ones((height, width), bool), np.zeros((height, width), bool), filled(width, height, (0, 0, 1, 1)), None]
+    drawn = draw(image, [grounding(f"phrase {n}", absent=True, mask=mask) for n, mask in enumerate(masks)], masks=True)
+    assert drawn.shape == image.shape and drawn.dtype == np.uint8 and drawn.flags.writeable
+    assert (image == 128).all() and changed(image, drawn).any()
+
+
+def test_masks_are_drawn_only_if_asked_for() -> None:
+    image, cat = grey(400, 300), grounding("cat", [[100, 120, 300, 250]], mask=filled(400, 300, (120, 140, 280, 230)))
+    without = draw(image, [cat])
+    assert (without == draw(image, [grounding("cat", [[100, 120, 300, 250]])])).all()
+    painted = changed(without, draw(image, [cat], masks=True))
+    assert (painted == cat.mask).all()  # every pixel of the mask, and none beside it
+
+
+def test_a_mask_is_half_transparent_in_a_solid_outline() -> None:
+    image, mask = grey(400, 300), filled(400, 300, (120, 140, 280, 230))
+    image[180, 200] = 255
+    drawn = draw(image, [grounding("cat", [[100, 120, 300, 250]], mask=mask)], masks=True)
+    colour = drawn[200, 100].astype(int)  # of the box
+    for outline in (drawn[140, 120:280], drawn[229, 120:280], drawn[140:230, 120], drawn[140:230, 279]):
+        assert (outline == colour).all()
+    inside = drawn[200, 200].astype(int)
+    assert (inside == drawn[150, 130]).all() and (np.abs(inside - colour)[[0, 2]] > 20).all()
+    assert np.abs(inside - (128 + colour) / 2).max() < 15
+    assert (drawn[180, 200].astype(int) - inside > 50).all()  # what is under the mask is still seen
+
+
+def test_a_mask_has_the_colour_of_its_phrase_and_boxes_lie_on_it() -> None:
+    image, everything = grey(400, 300), np.ones((300, 400), bool)
+    boxes = [[20, 60, 80, 120]], [[220, 60, 280, 120]]
+    cat, dog = (grounding(phrase, own) for phrase, own in zip(("cat", "dog"), boxes, strict=True))
+    plain = draw(image, [cat, dog])
+    for masked, x in ((0, 20), (1, 220)):
+        masks = [everything if n == masked else None for n in range(2)]
+        pair = [grounding(p, b, mask=m) for p, b, m in zip(("cat", "dog"), boxes, masks, strict=True)]
+        drawn = draw(image, pair, masks=True)
+        assert (drawn[90, [20, 220]] == plain[90, [20, 220]]).all()
+        assert (drawn[0, 399] == plain[90, x]).all()  # the outline, at the image's corner
+        text = (plain[42:58, 20:80] == 255).all(axis=2)
+        assert text.any() and (drawn[42:58, 20:80][text] == 255).all()  # labels are as readable as ever
+
+
+def test_the_outlines_lie_on_all_masks() -> None:
+    image = grey(400, 300)
+    first, second = filled(400, 300, (100, 100, 200, 200)), filled(400, 300, (150, 150, 300, 280))
+    drawn = draw(image, [grounding("a", absent=True, mask=first), grounding("b", absent=True, mask=second)], masks=True)
+    assert (drawn[199, 180] == drawn[110, 100]).all()
+
+
+def test_a_mask_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"shape \(300, 400\), not \(30, 40\)"):
+        draw(grey(400, 300), [grounding("cat", absent=True, mask=np.ones((30, 40), bool))], masks=True)
+
+
+def test_a_line_as_thin_as_asked_for() -> None:
+    scene = Image.fromarray(grey(400, 300))
+    drawing.draw_boxes(scene, np.array([[100.0, 120, 300, 250]]), "#FFFFFF", 1)
+    assert np.flatnonzero(changed(grey(400, 300), np.array(scene))[200]).tolist() == [100, 300]
+
+
 def places(width: int, height: int, boxes: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     labels = drawing._Labels(Image.fromarray(grey(width, height)), 15)
     for box in boxes:
@@ -118,6 +192,10 @@ def test_more_labels_than_room_still_stay_inside() -> None:
 )
 def test_shorten(room: int, expected: str) -> None:
     assert shorten("elephant", " 0.87", lambda text: len(text) <= room) == expected
+
+
+def test_shorten_leaves_no_space_before_the_ellipsis() -> None:
+    assert shorten("a red mug", " 0.87", lambda text: len(text) <= 12) == "a red… 0.87"
 
 
 def test_shorten_gives_up() -> None:

@@ -30,8 +30,11 @@ class FakeMethod:
 
     name = "pin"
     score_kind = "token"
+    finds_every = False
 
-    def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
+    def ground(
+        self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False
+    ) -> list[Grounding]:
         box = np.array([[0, 0, image.shape[1] / 2, image.shape[0] / 2]])
         return [Grounding(phrase, box, np.array([0.5]), self.score_kind, False, 0.0) for phrase in phrases]
 
@@ -154,3 +157,17 @@ def test_draw_leaves_the_image_as_it_is() -> None:
     drawn = answer(FOUND, ABSENT, INVALID).draw()
     assert drawn.shape == PIXELS.shape and drawn.dtype == np.uint8
     assert drawn.any() and not PIXELS.any()
+
+
+def test_every_instance_is_asked_of_a_method_that_tells_them_apart(loads: list[tuple[Any, ...]]) -> None:
+    locator = Locator("tiny", "pin")
+    with pytest.raises(InputError, match=r"pin gives one box a phrase.*heads"):
+        locator.locate(np.zeros((9, 9, 3), np.uint8), "a cat", every=True)
+
+
+def test_what_a_method_does_not_give_is_not_drawn(loads: list[tuple[Any, ...]]) -> None:
+    answer = Locator("tiny", "pin").locate(np.zeros((9, 9, 3), np.uint8), "a cat")
+    with pytest.raises(InputError, match="no masks"):
+        answer.draw(masks=True)
+    with pytest.raises(InputError, match="no heat maps"):
+        answer.draw_heat()

@@ -54,7 +54,9 @@ class TinyVLM(FrozenVLM):
     locate_prompt = " {phrase} located at"
     keeps_cells = True
 
-    def __init__(self, name: str = "tiny", grid: tuple[int, int] = (3, 4), size: tuple[int, int] = (64, 48)) -> None:
+    def __init__(
+        self, name: str = "tiny", grid: tuple[int, int] = (3, 4), size: tuple[int, int] = (64, 48), layers: int = 2
+    ) -> None:
         self.name, self.grid, self.size, self.feature_dim, self.encoded = name, grid, size, FEATURES, 0
         self.tokenizer = tokenizer()
         state = torch.random.get_rng_state()
@@ -65,7 +67,7 @@ class TinyVLM(FrozenVLM):
             vocab_size=len(self.tokenizer),
             hidden_size=WIDTH,
             intermediate_size=64,
-            num_hidden_layers=2,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=512,
@@ -98,9 +100,9 @@ class TinyVLM(FrozenVLM):
     def tokens(self, x_v: Tensor) -> Tensor:
         return self.connector(x_v.to(self.dtype))
 
-    def prefix(self, x_v: Tensor, frames: Any = None, cells: Tensor | None = None) -> Prefix:
-        whole = self.grid[0] * self.grid[1]
-        return Prefix.behind(self.language_model, self.tokens(x_v), self.encode(self.shared_prompt), whole, cells)
+    def prefix(self, x_v: Tensor, frames: Any = None, cells: Tensor | None = None, bare: bool = False) -> Prefix:
+        whole, text = self.grid[0] * self.grid[1], [] if bare else self.encode(self.shared_prompt)
+        return Prefix.behind(self.language_model, self.tokens(x_v), text, whole, cells)
 
     def cells(self, frame: Frame | None = None) -> Cells:
         return Cells.raster(frame or Frame.identity(*self.size), self.grid)

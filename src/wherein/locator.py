@@ -25,6 +25,9 @@ from wherein.grounding import Grounding
 if TYPE_CHECKING:
     import supervision
 
+    from wherein.methods import Method
+    from wherein.segment import Refined
+
 Source = str | Path | bytes | Image.Image | NDArray[Any]  # whatever `wherein.images.load` reads
 MAX_PHRASE = 500  # characters; a longer text is a mistake, and would crowd the image out of a small model's context
 SCHEMA = 1  # of Answer.to_dict(); raised when a key is renamed, removed or changes its meaning, not when one is added
@@ -81,11 +84,29 @@ class Answer:
             data={"phrase": np.array([self.groundings[owner].phrase for owner in owners], dtype=np.str_)},
         )
 
-    def draw(self) -> NDArray[np.uint8]:
-        """uint8[H, W, 3], the image with the boxes, phrases and scores drawn on it."""
+    def draw(self, masks: bool = False) -> NDArray[np.uint8]:
+        """uint8[H, W, 3], the image with the boxes, phrases and scores drawn on it, with the masks if they are wanted.
+
+        Raises:
+            InputError: masks are wanted, and the method gives none.
+        """
         from wherein import drawing
 
-        return drawing.draw(self.pixels, self.groundings)
+        if masks and all(grounding.mask is None for grounding in self.groundings):
+            raise InputError(f"The method {self.method} gives no masks: use heads, or a segmenter.")
+        return drawing.draw(self.pixels, self.groundings, masks=masks)
+
+    def draw_heat(self) -> NDArray[np.uint8]:
+        """uint8[H', W', 3], a panel a phrase: the image with what speaks for the phrase, as a heat map over it.
+
+        Raises:
+            InputError: the method gives no heat maps.
+        """
+        from wherein import overlay
+
+        if all(grounding.heatmap is None for grounding in self.groundings):
+            raise InputError(f"The method {self.method} gives no heat maps: use heads or cam.")
+        return overlay.heat_sheet(self.pixels, self.groundings)
 
 
 class Locator:
@@ -100,6 +121,7 @@ class Locator:
         dtype: str = "auto",
         bits: int | None = None,
         size: int | None = None,
+        segmenter: str | None = None,
     ) -> None:
         """Load `model` and `method`.
 
@@ -108,6 +130,7 @@ class Locator:
             method: "auto", the best measured for the model, or one of `wherein.methods.names()`.
             adapter: a saved adapter for this model and method; None for the built-in one where there is one.
             device, dtype, bits, size: where and how to hold the model, see `wherein.vlm.load_vlm`.
+            segmenter: Hub id or folder of a SAM or SAM 2 that tightens the boxes and gives masks; None for none.
 
         Raises:
             InputError: there is no such method, model or device.
@@ -120,20 +143,28 @@ class Locator:
         if method not in ("auto", *names()):
             raise InputError(f"There is no method {method!r}: choose auto, {', '.join(names())}.")
         self.vlm = load_vlm(model, device, dtype, bits, size)
-        self.method = create(method, self.vlm, adapter)
+        self.method: Method | Refined = create(method, self.vlm, adapter)
+        if segmenter is not None:
+            from wherein.segment import Refined, Segmenter
+
+            self.method = Refined(self.method, Segmenter(segmenter, device))
         self.adapter = None if adapter is None else str(adapter)
 
-    def locate(self, image: Source, phrases: str | Sequence[str]) -> Answer:
+    def locate(self, image: Source, phrases: str | Sequence[str], every: bool = False) -> Answer:
         """Locate one phrase or several on one image.
 
         Args:
             image: a path, encoded bytes, a PIL image, or uint8[H, W, 3] (`wherein.images.load`).
             phrases: what to look for; white space around a phrase is dropped.
+            every: give a box for each instance of a phrase, not only the best.
 
         Raises:
-            InputError: a phrase is unusable (`check_phrases`), or holds a special token of the model.
+            InputError: a phrase is unusable (`check_phrases`), or holds a special token of the model; every instance
+                is asked for, and the method tells no instances apart.
             ImageError: the image is unusable (`wherein.images.load`).
         """
+        if every and not self.method.finds_every:
+            raise InputError(f"The method {self.method.name} gives one box a phrase: for every instance, use heads.")
         checked = check_phrases(phrases)
         for phrase in checked:
             self.vlm.check_phrase(phrase)
@@ -145,17 +176,19 @@ class Locator:
             model=self.vlm.name,
             method=self.method.name,
             adapter=self.adapter,
-            groundings=self.method.ground(pixels, checked),
+            groundings=self.method.ground(pixels, checked, every=every),
             pixels=pixels,
         )
 
-    def locate_many(self, sources: Iterable[Source], phrases: str | Sequence[str]) -> Iterator[Answer]:
+    def locate_many(
+        self, sources: Iterable[Source], phrases: str | Sequence[str], every: bool = False
+    ) -> Iterator[Answer]:
         """Locate the same phrases on many images, one at a time as the answers are asked for.
 
         Each answer holds its image: keep `to_dict()`, not the answers, when there are many. An unreadable image raises
         ImageError and ends the iteration; to go on after one, call `locate` for each image.
         """
-        return (self.locate(source, phrases) for source in sources)
+        return (self.locate(source, phrases, every) for source in sources)
 
 
 def check_phrases(phrases: str | Sequence[str]) -> list[str]:

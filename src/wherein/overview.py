@@ -15,8 +15,7 @@ from wherein.methods.base import REGISTRY
 from wherein.vlm.families import FAMILIES
 from wherein.vlm.hf import HFVLM
 
-EVERYWHERE = ["features", "connector_tokens", "encoder_tokens", "prompt_tokens", "hidden"]
-SEAMS = [*EVERYWHERE, "attention"]
+SEAMS = ["features", "connector_tokens", "encoder_tokens", "prompt_tokens", "hidden", "attention"]
 IMAGES = {
     "squash": "squashed to a square",
     "centre_crop": "centre crop",
@@ -76,7 +75,7 @@ def _row(family: type[HFVLM], methods: list[str]) -> dict[str, Any]:
         "family": family.family,
         "checkpoint": family.checkpoint,
         "image": IMAGES[family.views.__name__],
-        "seams": [*EVERYWHERE, *(["attention"] if family.reads_attention else [])],
+        "seams": SEAMS,
         "methods": methods,
         "native_boxes": family.native or "none",
         "licence": family.licence,

@@ -5,9 +5,14 @@ from __future__ import annotations
 _DETERMINERS = ("a ", "an ", "the ", "this ", "that ", "my ", "some ")
 
 
+def unpunctuated(phrase: str) -> str:
+    """The phrase as it was typed, without final punctuation: "The  cat." -> "The cat"."""
+    return " ".join(phrase.split()).rstrip(".!?,;: ")
+
+
 def head(phrase: str) -> str:
     """The phrase in lower case, without final punctuation and without its leading determiner: "The cat." -> "cat"."""
-    words = " ".join(phrase.lower().split()).rstrip(".!?,;: ")
+    words = unpunctuated(phrase.lower())
     for determiner in _DETERMINERS:
         if words.startswith(determiner) and len(words) > len(determiner):
             return words[len(determiner) :]

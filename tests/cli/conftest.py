@@ -22,6 +22,7 @@ class FakeModel:
 
     name = "tiny"
     score_kind = "token probability"
+    finds_every = False
     text = "a cat\non a mat"
 
     def __init__(self) -> None:
@@ -35,7 +36,9 @@ class FakeModel:
         self.images += images
         return [self.text for _ in images]
 
-    def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
+    def ground(
+        self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False
+    ) -> list[Grounding]:
         if image.shape[1] == 13:
             raise ImageError("13 pixels bring bad luck")
         self.images.append(image)

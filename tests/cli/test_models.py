@@ -28,7 +28,7 @@ def test_every_family_and_its_checkpoint_on_80_columns() -> None:
     for family in FAMILIES:
         assert [family.family, family.checkpoint] in starts  # in one piece, to be copied
     assert "default" in [start[0] for start in starts if start]
-    assert "Methods, on every family: centre, pin, text." in lines and "Further: cam, on default." in lines
+    assert "Methods, on every family: centre, heads, pin, text." in lines and "Further: cam, on default." in lines
 
 
 def test_json_has_every_family_and_key() -> None:

@@ -15,23 +15,25 @@ from PIL import Image
 from wherein.grounding import Grounding
 
 Answer = Callable[[NDArray[np.uint8], str], list[list[float]]]
+Masking = Callable[[NDArray[np.uint8], str], "NDArray[np.bool_] | None"]
 
 
 class FakeMethod:
-    """Answers what a function of image and phrase says, and remembers how it was asked."""
+    """Answers what functions of image and phrase say, and remembers how it was asked."""
 
-    def __init__(self, name: str, answer: Answer) -> None:
+    def __init__(self, name: str, answer: Answer, mask: Masking = lambda image, phrase: None) -> None:
         self.name = name
         self.asked: list[tuple[tuple[int, ...], list[str], bool]] = []
-        self._answer = answer
+        self._answer, self._mask = answer, mask
 
     def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
         self.asked.append((image.shape, list(phrases), absent))
-        return [self._grounding(phrase, np.array(self._answer(image, phrase))) for phrase in phrases]
+        return [self._grounding(image, phrase) for phrase in phrases]
 
-    def _grounding(self, phrase: str, boxes: NDArray[np.float64]) -> Grounding:
+    def _grounding(self, image: NDArray[np.uint8], phrase: str) -> Grounding:
+        boxes, mask = np.array(self._answer(image, phrase)), self._mask(image, phrase)
         scores = np.linspace(0.9, 0.5, len(boxes))
-        return Grounding(phrase, boxes.reshape(-1, 4), scores, "fake", absent=False, absent_probability=0.25)
+        return Grounding(phrase, boxes.reshape(-1, 4), scores, "fake", False, absent_probability=0.25, mask=mask)
 
 
 def whole(image: NDArray[np.uint8], phrase: str) -> list[list[float]]:
@@ -42,6 +44,42 @@ def whole(image: NDArray[np.uint8], phrase: str) -> list[list[float]]:
 def no_dogs(image: NDArray[np.uint8], phrase: str) -> list[list[float]]:
     """The left half, or an invalid answer for a dog."""
     return [] if phrase == "dog" else [[0, 0, image.shape[1] / 2, image.shape[0]]]
+
+
+def runs(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """A mask bool[H, W] as COCO's run lengths."""
+    ends = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False, append=not mask[-1, -1]))
+    return {"size": list(mask.shape), "counts": np.diff(ends, prepend=0).tolist()}
+
+
+@pytest.fixture
+def masked(tmp_path: Path) -> Path:
+    """A folder with images/ of 10 x 4 pixels, refs.json and instances.json: three masks in two images, a fourth object.
+
+    The masks are the left 4 columns (16 pixels, `left`), row 0 (10 pixels, `top`) and one pixel (`dot`); `unmasked`
+    has a box only.
+    """
+    masks = {name: np.zeros((4, 10), dtype=bool) for name in ("left", "top", "dot")}
+    masks["left"][:, :4] = masks["top"][0] = masks["dot"][2, 7] = True
+    boxes = {"left": [0, 0, 4, 4], "top": [0, 0, 10, 1], "dot": [7, 2, 1, 1], "unmasked": [0, 0, 5, 4]}
+    places = {"left": 1, "top": 1, "dot": 2, "unmasked": 2}
+    (tmp_path / "images").mkdir()
+    for number in (1, 2):
+        Image.new("RGB", (10, 4), "grey").save(tmp_path / "images" / f"{number}.png")
+    images = [{"id": number, "file_name": f"{number}.png", "width": 10, "height": 4} for number in (1, 2)]
+    annotations = [
+        {"id": name, "image_id": places[name], "bbox": box}
+        | ({"segmentation": runs(masks[name])} if name in masks else {})
+        for name, box in boxes.items()
+    ]
+    refs = [
+        {"ann_id": name, "image_id": place, "split": "val", "sentences": [{"sent": name}]}
+        for name, place in places.items()
+    ]
+    refs.append({**refs[0], "split": "testA"})
+    (tmp_path / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    (tmp_path / "refs.json").write_text(json.dumps(refs))
+    return tmp_path
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_an_interrupted_command_continues(dataset: Path, tmp_path: Path, created
     ("options", "message"),
     [
         (["--method", "pinn"], "no method 'pinn': choose auto, whole, centre"),
-        (["--protocol", "refcoco"], "no protocol 'refcoco'"),
+        (["--protocol", "flickr"], "no protocol 'flickr'"),
         (["--protocol", "pairs"], "is it in COCO format?"),
         (["--limit", "0"], "limit is 0"),
         (["--json", "{folder}"], "is a folder"),
@@ -150,7 +150,7 @@ def test_another_adapter_is_another_setting(tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(b"one")
-    first = command._fingerprint(str(folder))
-    assert command._fingerprint("someone/an-adapter") == "someone/an-adapter"
+    first = command.fingerprint(str(folder))
+    assert command.fingerprint("someone/an-adapter") == "someone/an-adapter"
     (folder / "adapter_model.safetensors").write_bytes(b"two")
-    assert command._fingerprint(str(folder)) != first
+    assert command.fingerprint(str(folder)) != first

@@ -119,6 +119,38 @@ def test_p_values_are_never_zero_and_symmetric() -> None:
     assert metrics.compare(first, first, images, 0).p == 1.0
 
 
+def test_masks_worked_out_by_hand() -> None:
+    """Three masks: 8 of 16 pixels, 2 of 10, 0 of 4."""
+    intersections, unions = np.array([8.0, 2, 0]), np.array([16.0, 10, 4])
+    iou = metrics.mask_iou(intersections, unions)
+    assert iou.tolist() == [0.5, 0.2, 0]
+    assert metrics.cumulative_iou(intersections, unions) == 10 / 30
+    assert metrics.mean(iou) == pytest.approx(0.7 / 3)
+    assert metrics.precision(iou, 0.5) == 1 / 3
+
+
+def test_masks_without_pixels_count_as_misses() -> None:
+    nothing = np.zeros(2)
+    assert metrics.mask_iou(nothing, nothing).tolist() == [0, 0]
+    assert metrics.cumulative_iou(nothing, nothing) == 0
+    assert metrics.cumulative_interval(nothing, nothing, ["a", "b"], 0) == (0, 0)
+    assert metrics.cumulative_iou(np.array([]), np.array([])) is None
+
+
+def test_interval_of_the_cumulative_iou_equals_the_naive_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "RESAMPLES", 90)
+    monkeypatch.setattr(metrics, "_CHUNK", 7)
+    first, second, images = random_values()
+    intersections, unions = np.floor(first * 50), np.floor(first * 50) + np.floor(second * 50)
+    names = list(dict.fromkeys(images))
+    random, ratios = np.random.default_rng(5), []
+    for draw in random.integers(len(names), size=(90, len(names))):
+        drawn = [pair for number in draw for pair, image in enumerate(images) if image == names[number]]
+        ratios.append(sum(intersections[drawn]) / sum(unions[drawn]))
+    found = metrics.cumulative_interval(intersections, unions, images, 5)
+    assert found == pytest.approx(np.quantile(ratios, [0.025, 0.975]))
+
+
 def test_per_category() -> None:
     table = metrics.per_category(np.array([0.2, 0.6, 1.0]), ["dog", "cat", "dog"])
     assert table == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wherein.data import Sample
+from wherein.data import Mask, Sample
 from wherein.errors import ImageError, InputError
-from wherein.evaluation import Journal, Outcome, run, select
+from wherein.evaluation import Journal, Outcome, run, select, sources
 from wherein.evaluation.protocols import Grounder
 
-from .conftest import FakeMethod, no_dogs, whole
+from .conftest import FakeMethod, no_dogs, runs, whole
 
 SETTINGS = {"data": "d1", "methods": ["whole"]}
 
@@ -49,8 +50,10 @@ def test_pin_on_the_real_photographs(evalset: Path) -> None:
 
 def test_what_cannot_be_selected_is_told(dataset: Path) -> None:
     annotations, images = dataset / "annotations.json", dataset / "images"
-    with pytest.raises(InputError, match="no protocol 'pins'; choose one of pin, pairs"):
+    with pytest.raises(InputError, match="no protocol 'pins'; choose one of pin, pairs, refcoco"):
         select("pins", annotations, images)
+    with pytest.raises(InputError, match="protocol pin has no splits, but the split 'val' was chosen"):
+        select("pin", annotations, images, split="val")
     with pytest.raises(InputError, match="limit is 0"):
         select("pin", annotations, images, 0)
     with pytest.raises(InputError, match=r"image '0.png' of .*annotations.json is not in the folder"):
@@ -61,6 +64,107 @@ def test_what_cannot_be_selected_is_told(dataset: Path) -> None:
     (dataset / "pairs.json").write_text(json.dumps([{"file_name": "1.png", "phrase": "a\nb", "bbox": [0, 0, 1, 1]}]))
     with pytest.raises(InputError, match=r"pairs.json, image '1.png': .*control character"):
         select("pairs", dataset / "pairs.json", images)
+
+
+def test_refcoco_takes_every_expression_of_a_split(masked: Path) -> None:
+    first, second = select("refcoco", masked / "refs.json", masked / "images", split="val")
+    assert (first.phrases(), second.phrases()) == (["left", "top"], ["dot", "unmasked"])
+    assert len(select("refcoco", masked / "refs.json", masked / "images", 1, "val")) == 1
+    assert [one.phrases() for one in select("refcoco", masked / "refs.json", masked / "images", None, "testA")] == [
+        ["left"]
+    ]
+    with pytest.raises(InputError, match="splits 'testA', 'val', and none was chosen"):
+        select("refcoco", masked / "refs.json", masked / "images")
+
+
+def test_the_files_a_protocol_reads(masked: Path) -> None:
+    refs = masked / "refs.json"
+    assert sources("pairs", refs) == [refs] and sources("refcoco", refs) == [refs, masked / "instances.json"]
+
+
+def test_a_mask_that_cannot_be_used_is_told_before_the_work(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    annotations, pairs = dataset / "annotations.json", dataset / "pairs.json"
+    content = json.loads(annotations.read_text())
+    content["annotations"][1]["segmentation"] = {"size": [100, 50], "counts": [5000]}
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"annotations.json, annotations\[1\] .* but its image has 100 x 50 pixels"):
+        pin(dataset)
+    pair = {"file_name": "1.png", "phrase": "dog", "bbox": [0, 0, 1, 1], "segmentation": [[0, 0, 9, 0, 9, 9]]}
+    pairs.write_text(json.dumps([pair]))
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(InputError, match=r"pair\[0\] .*pip install wherein\[eval\]"):
+        select("pairs", pairs, dataset / "images")
+
+
+@pytest.mark.parametrize("side", [10, 10**6, 10**400])
+def test_a_size_that_only_the_annotation_states_makes_nothing(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
+    annotations = dataset / "annotations.json"
+    content = json.loads(annotations.read_text())
+    content["annotations"][0]["segmentation"] = [[0, 0, 9, 0, 9, 9]]
+    content["images"][0].update(width=side, height=side)
+    annotations.write_text(json.dumps(content))
+    monkeypatch.setattr(Mask, "decode", lambda *_: pytest.fail("decoded for a size that no image was seen to have"))
+    with pytest.raises(InputError, match="but the image has 100 x 50"):
+        finish(pin(dataset), [FakeMethod("whole", whole)], Journal(None, SETTINGS))
+
+
+def overlaps(folder: Path, method: FakeMethod) -> list[tuple[int, int] | None]:
+    samples = select("refcoco", folder / "refs.json", folder / "images", split="val")
+    outcomes = finish(samples, [method], Journal(None, SETTINGS))
+    return [record.overlap for outcome in outcomes for record in outcome.records]
+
+
+def test_a_box_is_filled_where_a_method_has_no_mask(masked: Path) -> None:
+    """Masks of 16, 10 and 1 pixels; the best box covers all 40 pixels, and there is no true mask for the last."""
+    assert overlaps(masked, FakeMethod("whole", whole)) == [(16, 40), (10, 40), (1, 40), None]
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ([0, 0, 2, 4], (8, 16)),
+        ([0.4, 0.4, 2.4, 4], (8, 16)),  # the centres of two columns are in it
+        ([0.6, 0, 2.6, 3.4], (6, 16)),  # those of columns 1 and 2, and of rows 0, 1, 2
+        ([-50, -50, 2, 50], (8, 16)),
+        ([-1, -1, 2, 4], (8, 16)),
+        ([3, 0, 6, 4], (4, 24)),
+        ([2, 0, 2, 4], (0, 16)),
+        ([3, 3, 1, 1], (0, 16)),
+        ([50, 0, 90, 4], (0, 16)),
+    ],
+)
+def test_the_pixels_of_a_box(masked: Path, box: list[float], expected: tuple[int, int]) -> None:
+    """Against the left 4 columns, 16 pixels."""
+    assert overlaps(masked, FakeMethod("box", lambda image, phrase: [box]))[0] == expected
+
+
+def test_the_mask_of_a_method_counts_and_not_its_box(masked: Path) -> None:
+    mask = np.zeros((4, 10), dtype=bool)
+    mask[:2, 2:7] = True
+    found = overlaps(masked, FakeMethod("masks", whole, lambda image, phrase: mask))
+    assert found == [(4, 22), (5, 15), (0, 11), None]
+
+
+def test_an_invalid_answer_has_no_pixels(masked: Path) -> None:
+    everything = np.ones((4, 10), dtype=bool)
+    method = FakeMethod("mute", lambda image, phrase: [], lambda image, phrase: everything)
+    assert overlaps(masked, method) == [(0, 16), (0, 10), (0, 1), None]
+
+
+def test_a_mask_of_another_size_than_the_image_is_told(dataset: Path) -> None:
+    """Pairs state no size, so the image itself tells."""
+    pair = {
+        "file_name": "1.png",
+        "phrase": "dog",
+        "bbox": [0, 0, 1, 1],
+        "segmentation": runs(np.ones((4, 4), dtype=bool)),
+    }
+    (dataset / "pairs.json").write_text(json.dumps([pair]))
+    samples = select("pairs", dataset / "pairs.json", dataset / "images")
+    with pytest.raises(InputError, match=r"pair\[0\] .* but its image has 100 x 50 pixels"):
+        finish(samples, [FakeMethod("whole", whole)], Journal(None, SETTINGS))
 
 
 def test_a_method_sees_pixels_and_each_phrase_once_and_is_never_allowed_absent(dataset: Path) -> None:
@@ -119,7 +223,7 @@ def test_an_interrupted_run_continues(dataset: Path, tmp_path: Path) -> None:
     assert without_time(finish(pin(dataset), [method], journal)) == without_time(expected)
     assert len(method.asked) == 1  # the first image was not asked again
     header, *lines, end = [json.loads(line) for line in path.read_text().splitlines()]
-    assert header == {"schema": 1, "settings": SETTINGS} and end == {"finished": True}
+    assert header == {"schema": 2, "settings": SETTINGS} and end == {"finished": True}
     assert [(line["image"], line["method"]) for line in lines] == [("0.png", "whole"), ("1.png", "whole")]
 
 
@@ -161,6 +265,24 @@ def test_a_file_of_something_else_is_not_lost(tmp_path: Path) -> None:
 def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Cannot write the records to .*No such file"):
         Journal(tmp_path / "nowhere" / "out.records.jsonl", SETTINGS)
+
+
+def test_records_from_before_there_were_masks_are_not_continued(dataset: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.records.jsonl"
+    interrupt(dataset, path)
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 1').replace(', "overlap": null', ""))
+    assert not Journal(path, SETTINGS).done
+
+
+def test_overlaps_survive_the_file(masked: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.records.jsonl"
+    samples = select("refcoco", masked / "refs.json", masked / "images", split="val")
+    found = [
+        outcome for some in run(samples, [FakeMethod("whole", whole)], Journal(path, SETTINGS)) for outcome in some
+    ]
+    read = Journal(path, SETTINGS).done
+    assert [read[outcome.image, "whole"] for outcome in found] == found
+    assert [record.overlap for record in found[1].records] == [(1, 40), None]
 
 
 def test_outcomes_survive_the_file_exactly(dataset: Path, tmp_path: Path) -> None:

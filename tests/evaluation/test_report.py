@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rich.console import Console
 
 from wherein.errors import InputError
@@ -45,6 +47,51 @@ def test_figures(results: dict[str, Any]) -> None:
     assert centre["per_category"]["cat"] == {"n": 2, "miou": 0.75, "p@0.5": 1.0}
     assert results["methods"]["no dogs"]["invalid"] == 0.5
     assert results["methods"]["no dogs"]["miou"] == pytest.approx((0.5 + 0 + 1 + 0) / 4)
+
+
+@pytest.fixture
+def of_masks(masked: Path) -> dict[str, Any]:
+    """A method with a mask for `top` and `dot` and no answer for `left`, beside one with boxes only."""
+    half = np.zeros((4, 10), dtype=bool)
+    half[0, :5] = True  # of the ten pixels of `top`; none of `dot`
+
+    def no_left(image: NDArray[np.uint8], phrase: str) -> list[list[float]]:
+        return [] if phrase == "left" else whole(image, phrase)
+
+    methods = [FakeMethod("masks", no_left, lambda image, phrase: half), FakeMethod("boxes", whole)]
+    samples = select("refcoco", masked / "refs.json", masked / "images", split="val")
+    outcomes = [outcome for some in run(samples, methods, Journal(None, {})) for outcome in some]
+    return summarise(outcomes, protocol="refcoco", model="fake", split="val")
+
+
+def test_figures_of_masks_worked_out_by_hand(of_masks: dict[str, Any]) -> None:
+    """True masks of 16, 10 and 1 pixels; a missing answer is a miss, a pair without a true mask does not count."""
+    found = of_masks["methods"]["masks"]  # 0 of 16 pixels, 5 of 10, 0 of 6
+    assert (of_masks["n"], found["n_masks"]) == (4, 3)
+    assert found["ciou"] == pytest.approx(5 / 32) and found["giou"] == pytest.approx(0.5 / 3)
+    assert found["mask_p@0.5"] == pytest.approx(1 / 3)
+    boxes = of_masks["methods"]["boxes"]  # 16 of 40, 10 of 40, 1 of 40
+    assert boxes["ciou"] == pytest.approx(27 / 120) and boxes["giou"] == pytest.approx((0.4 + 0.25 + 0.025) / 3)
+    assert boxes["mask_p@0.5"] == 0
+    # Two images are drawn: the first twice, the second twice, or both.
+    assert found["ciou_ci95"] == pytest.approx([0, 5 / 26]) and found["giou_ci95"] == pytest.approx([0, 0.25])
+
+
+def test_data_with_masks_has_columns_for_them(of_masks: dict[str, Any]) -> None:
+    for text in (printed(of_masks), to_markdown(of_masks)):
+        for piece in ("refcoco val: 4 boxes", "cIoU", "gIoU", "0.156", "0.167", "0.225"):
+            assert piece in text
+    header, _, row = to_markdown(of_masks).splitlines()[2:5]
+    cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert (cells["cIoU"], cells["gIoU"], cells["P@0.5"], cells["invalid"]) == ("0.156", "0.167", "0.250", "0.250")
+
+
+def test_data_without_masks_has_none(results: dict[str, Any]) -> None:
+    for text in (printed(results), to_markdown(results)):
+        assert "cIoU" not in text and "gIoU" not in text
+    figures = results["methods"]["centre"]
+    empty = [figures[key] for key in ("ciou", "ciou_ci95", "giou", "giou_ci95", "mask_p@0.5", "n_masks")]
+    assert empty == [None] * 5 + [0]
 
 
 def test_every_method_is_compared_with_the_baseline_and_the_first(dataset: Path, results: dict[str, Any]) -> None:

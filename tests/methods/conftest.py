@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from wherein.methods import adapter
+from wherein.methods.heads import HeadsConfig
 from wherein.methods.pin import PinConfig, PositionalInsert
 
 
@@ -21,6 +22,17 @@ def image() -> NDArray[np.uint8]:
     pixels = np.random.default_rng(3).integers(0, 120, (90, 70, 3), np.uint8)
     pixels[10:40, 30:60] = (250, 200, 40)
     return pixels
+
+
+@pytest.fixture
+def save_heads(tmp_path: Path) -> Callable[..., Path]:
+    """Write a file that names heads of a model, with any settings; returns its path."""
+
+    def save(vlm: Any, **settings: Any) -> Path:
+        config = HeadsConfig(**{"heads": ((0, 1), (1, 2)), **settings})
+        return adapter.save_file_only(tmp_path / "heads.json", "heads", vlm, config.to_dict(), {})
+
+    return save
 
 
 @pytest.fixture

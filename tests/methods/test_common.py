@@ -16,14 +16,18 @@ from wherein.methods import Method
 from wherein.methods.base import REGISTRY
 
 PHRASES = ["the dog", "a red mug", "dog"]
+LOADED = {name for name in methods.names() if REGISTRY[name].takes_adapter}
 OTHER_MODEL = {name for name in methods.names() if REGISTRY[name].built_in_only}
 
 
 @pytest.fixture(params=methods.names())
-def method(request: pytest.FixtureRequest, tiny_vlm: Any, save_pin: Callable[..., Path]) -> Method:
+def method(
+    request: pytest.FixtureRequest, tiny_vlm: Any, save_pin: Callable[..., Path], save_heads: Callable[..., Path]
+) -> Method:
     if request.param in OTHER_MODEL:
         return methods.create(request.param, request.getfixturevalue("default_vlm"))
-    return methods.create(request.param, tiny_vlm, save_pin(codec="00-99") if request.param == "pin" else None)
+    saved = {"pin": lambda: save_pin(codec="00-99"), "heads": lambda: save_heads(tiny_vlm)}
+    return methods.create(request.param, tiny_vlm, saved[request.param]() if request.param in LOADED else None)
 
 
 @pytest.mark.parametrize("absent", [True, False])
@@ -58,7 +62,9 @@ def test_boxes_scale_with_the_image(method: Method, image: NDArray[np.uint8]) ->
 
 
 def test_names_are_known_and_auto_is_the_model_s_best(tiny_vlm: Any) -> None:
-    assert {"pin", "text", "cam", "centre"} <= set(methods.names()) and methods.names() == sorted(methods.names())
+    assert {"pin", "heads", "text", "cam", "centre"} <= set(methods.names()) and methods.names() == sorted(
+        methods.names()
+    )
     assert methods.create("auto", tiny_vlm).name == tiny_vlm.best_method
 
 
@@ -67,15 +73,16 @@ def test_an_unknown_name_is_refused(tiny_vlm: Any) -> None:
         methods.create("psychic", tiny_vlm)
 
 
-@pytest.mark.parametrize("name", sorted(set(methods.names()) - {"pin"}))
+@pytest.mark.parametrize("name", sorted(set(methods.names()) - LOADED))
 def test_an_adapter_is_refused_by_a_method_that_has_none(tiny_vlm: Any, tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="leave it out"):
         methods.create(name, tiny_vlm, tmp_path)
 
 
 def test_an_adapter_that_is_not_there(tiny_vlm: Any, tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="No adapter"):
-        methods.create("pin", tiny_vlm, tmp_path / "none")
+    for name in sorted(LOADED):
+        with pytest.raises(AdapterError, match="No adapter"):
+            methods.create(name, tiny_vlm, tmp_path / "none")
 
 
 @pytest.mark.parametrize("name", sorted(OTHER_MODEL))

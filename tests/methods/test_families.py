@@ -49,9 +49,10 @@ def save(vlm: HFVLM, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.mark.parametrize("name", EVERYWHERE)
 def test_a_method_answers_in_pixels_of_the_image(
-    vlm: HFVLM, photo: NDArray[np.uint8], save: Callable[..., Path], name: str
+    vlm: HFVLM, photo: NDArray[np.uint8], save: Callable[..., Path], save_heads: Callable[..., Path], name: str
 ) -> None:
-    method = methods.create(name, vlm, save() if name == "pin" else None)
+    saved = {"pin": save, "heads": lambda: save_heads(vlm)}
+    method = methods.create(name, vlm, saved[name]() if name in saved else None)
     groundings = method.ground(photo, PHRASES, absent=False)
     assert [grounding.phrase for grounding in groundings] == PHRASES
     for grounding in groundings:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from wherein.cli import caption, doctor, eval, locate, models, train
+from wherein.cli import caption, doctor, eval, heads, locate, models, train
 from wherein.errors import WhereinError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -24,6 +24,7 @@ app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 app.command("eval")(eval.evaluate)
 app.add_typer(train.app, name="train")
+app.add_typer(heads.app, name="heads")
 
 
 def _print_version(asked: bool) -> None:

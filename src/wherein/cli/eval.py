@@ -10,34 +10,43 @@ from __future__ import annotations
 import hashlib
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wherein import pictures
 from wherein.cli.job import STDIN as STDOUT
 from wherein.cli.job import print_json
-from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
+from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Segmenter, Size
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
     from wherein.data import Sample
     from wherein.evaluation import Journal, Outcome
     from wherein.evaluation.protocols import Grounder
+    from wherein.methods import Method
     from wherein.vlm.base import FrozenVLM
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(metavar="FILE", help="The annotations: COCO format for pin, a list for pairs.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="COCO format for pin, a list for pairs, refs.json (beside instances.json) for refcoco."
+        ),
+    ],
     images: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the annotated images.")],
     protocol: Annotated[
-        str, typer.Option(help="pin: images with at most 3 objects, asked by category name; pairs: phrase-box pairs.")
+        str,
+        typer.Option(
+            help="pin: images with at most 3 objects, asked by category name; pairs: phrase-box pairs; refcoco."
+        ),
     ] = "pin",
     method: Annotated[
-        list[str], typer.Option(help="pin, text, cam, centre ... or auto; may be repeated.", show_default="auto")
+        list[str], typer.Option(help="pin, heads, cam, text, centre or auto; may be repeated.", show_default="auto")
     ] = ["auto"],  # noqa: B006 - typer only reads it
     model: Model = "default",
     adapter: Adapter = None,
@@ -47,6 +56,8 @@ def evaluate(
     size: Size = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Take only the first N images.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap behind intervals and p-values.")] = 0,
+    split: Annotated[str | None, typer.Option(help="Of RefCOCO-format data: val, testA ...")] = None,
+    segmenter: Segmenter = None,
     gallery: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Put a sheet of best, median and worst answers here.")
     ] = None,
@@ -56,35 +67,87 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure how well each METHOD finds the labelled objects: mean IoU with interval, precision, invalid answers."""
-    from rich.console import Console
-
-    from wherein.evaluation import Journal, save_gallery, select, summarise, to_table, write_json
+    from wherein import methods
+    from wherein.segment import Refined
+    from wherein.segment import Segmenter as Sam
     from wherein.vlm import load_vlm
 
-    samples = select(protocol, data, images, limit)
-    path = None if output in (None, STDOUT) else Path(str(output))
-    _check_outputs(path, gallery)
-    vlm, methods = _load(lambda: load_vlm(model, device, dtype, bits, size), method, adapter, samples)
-    settings = {
-        "wherein": version("wherein"),
-        "protocol": protocol,
-        "data": hashlib.sha256(data.read_bytes()).hexdigest(),
-        "methods": [one.name for one in methods],
-        "model": [vlm.name, vlm.fingerprint],
-        "adapter": adapter and _fingerprint(adapter),
-    }
-    with Journal(path and path.with_suffix(".records.jsonl"), settings) as journal:
-        outcomes = _ask(samples, methods, journal)
-        command = shlex.join(["wherein", *sys.argv[1:]])
-        results = summarise(outcomes, protocol=protocol, model=vlm.name, seed=seed, command=command)
-        if path:
-            write_json(results, path)
-        if gallery:
-            gallery.mkdir(exist_ok=True)
-            save_gallery(outcomes, {sample.name: sample.path for sample in samples}, gallery)
-    Console(stderr=output == STDOUT, highlight=False).print(to_table(results))
-    if output == STDOUT:
-        print_json(results)
+    for name in method:
+        if name not in ("auto", *methods.names()):
+            raise InputError(f"There is no method {name!r}: choose auto, {', '.join(methods.names())}.")
+    run = Run(protocol, data, images, limit, seed, output, gallery, split)
+    vlm = load_vlm(model, device, dtype, bits, size)
+    asked = _bound(vlm, method, adapter)
+    refined: list[Grounder] = []
+    if segmenter is not None:
+        sam = Sam(segmenter, device)
+        refined = [Refined(one, sam) for one in asked]
+    run.report(vlm, [*asked, *refined], {"adapter": adapter and fingerprint(adapter), "segmenter": segmenter})
+
+
+class Run:
+    """One evaluation of some methods on labelled images, checked before a model is loaded."""
+
+    def __init__(
+        self,
+        protocol: str,
+        data: Path,
+        images: Path,
+        limit: int | None,
+        seed: int,
+        output: str | None,
+        gallery: Path | None = None,
+        split: str | None = None,
+    ) -> None:
+        """The arguments are the options of `wherein eval`. Raises InputError where one of them is unusable."""
+        from wherein.evaluation import select
+
+        self.samples = select(protocol, data, images, limit, split)
+        self.protocol, self.data, self.seed, self.output, self.gallery = protocol, data, seed, output, gallery
+        self.split, self.path = split, None if output in (None, STDOUT) else Path(str(output))
+        _check_outputs(self.path, gallery)
+
+    def report(self, vlm: FrozenVLM, methods: Sequence[Grounder], settings: Mapping[str, Any]) -> None:
+        """Ask the methods, print the table, write what is to be written.
+
+        `settings`: what else must be the same for the records of an interrupted run to be continued.
+        """
+        from rich.console import Console
+
+        from wherein.evaluation import Journal, save_gallery, sources, summarise, to_table, write_json
+
+        for phrase in {phrase for sample in self.samples for phrase in sample.phrases()}:
+            vlm.check_phrase(phrase)
+        made_by = {
+            "wherein": version("wherein"),
+            "protocol": self.protocol,
+            "split": self.split,
+            "data": hashlib.sha256(
+                b"".join(file.read_bytes() for file in sources(self.protocol, self.data))
+            ).hexdigest(),
+            "methods": [one.name for one in methods],
+            "model": [vlm.name, vlm.fingerprint],
+            **settings,
+        }
+        with Journal(self.path and self.path.with_suffix(".records.jsonl"), made_by) as journal:
+            outcomes = _ask(self.samples, methods, journal)
+            command = shlex.join(["wherein", *sys.argv[1:]])
+            results = summarise(
+                outcomes,
+                protocol=self.protocol,
+                model=vlm.name,
+                seed=self.seed,
+                command=command,
+                split=self.split,
+            )
+            if self.path:
+                write_json(results, self.path)
+            if self.gallery:
+                self.gallery.mkdir(exist_ok=True)
+                save_gallery(outcomes, {sample.name: sample.path for sample in self.samples}, self.gallery)
+        Console(stderr=self.output == STDOUT, highlight=False).print(to_table(results))
+        if self.output == STDOUT:
+            print_json(results)
 
 
 def _check_outputs(path: Path | None, gallery: Path | None) -> None:
@@ -96,23 +159,15 @@ def _check_outputs(path: Path | None, gallery: Path | None) -> None:
         pictures.check_folder(gallery if gallery.exists() else gallery.parent)
 
 
-def _load(
-    load: Callable[[], FrozenVLM], names: Sequence[str], adapter: str | None, samples: Sequence[Sample]
-) -> tuple[FrozenVLM, list[Grounder]]:
-    """The model and the methods, each once, after a check that the model can be asked for every phrase."""
+def _bound(vlm: FrozenVLM, names: Sequence[str], adapter: str | None) -> list[Method]:
+    """The methods, each once, with the adapter where they load one."""
     from wherein import methods
 
-    for name in names:
-        if name not in ("auto", *methods.names()):
-            raise InputError(f"There is no method {name!r}: choose auto, {', '.join(methods.names())}.")
-    vlm = load()
-    for phrase in {phrase for sample in samples for phrase in sample.phrases()}:
-        vlm.check_phrase(phrase)
     wanted = list(dict.fromkeys(names))
     if adapter is not None and not any(methods.takes_adapter(name, vlm) for name in wanted):
         raise InputError(f"None of the methods {', '.join(names)} loads an adapter, but {adapter!r} was given.")
     created = [methods.create(name, vlm, adapter if methods.takes_adapter(name, vlm) else None) for name in wanted]
-    return vlm, list({method.name: method for method in created}.values())
+    return list({method.name: method for method in created}.values())
 
 
 def _ask(samples: Sequence[Sample], methods: Sequence[Grounder], journal: Journal) -> list[Outcome]:
@@ -129,7 +184,7 @@ def _ask(samples: Sequence[Sample], methods: Sequence[Grounder], journal: Journa
     return [outcome for outcomes in images for outcome in outcomes]
 
 
-def _fingerprint(adapter: str) -> str:
+def fingerprint(adapter: str) -> str:
     """Hash of an adapter's files; the name itself of one that is not on this machine's disk."""
     path = Path(adapter)
     if not path.exists():

@@ -17,7 +17,7 @@ import typer
 
 from wherein import pictures
 from wherein.cli.job import STDIN, Job, Pixels, print_json, printable
-from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
+from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Segmenter, Size
 from wherein.errors import ImageError, InputError
 from wherein.grounding import Grounding
 from wherein.locator import SCHEMA, Answer, Locator, check_phrases
@@ -31,7 +31,7 @@ def locate(
     more: Annotated[
         list[str] | None, typer.Option("--image", "-i", metavar="IMAGE", help="A further image; may be repeated.")
     ] = None,
-    method: Annotated[str, typer.Option(help="pin, text or cam; auto takes the best one for the model.")] = "auto",
+    method: Annotated[str, typer.Option(help="pin, heads, cam or text; auto takes the model's best.")] = "auto",
     adapter: Adapter = None,
     model: Model = "default",
     device: Device = "auto",
@@ -42,17 +42,27 @@ def locate(
         Path | None,
         typer.Option(metavar="PATH", help="Draw the boxes on this PNG or JPEG file; for many images, in this folder."),
     ] = None,
+    mask: Annotated[bool, typer.Option("--mask", help="Draw the masks with the boxes.")] = False,
+    heatmap: Annotated[bool, typer.Option("--heatmap", help="Draw a heat map for each phrase instead.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Give every instance of a phrase its box, not the best.")
+    ] = False,
+    segmenter: Segmenter = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each image.")] = False,
 ) -> None:
     """Print where each PHRASE is on IMAGE: boxes x0, y0, x1, y1 in pixels of the image, or that it is absent."""
     checked = check_phrases(phrases)
     job = Job([image, *(more or [])])
+    if (mask or heatmap) and not save:
+        raise InputError("--mask and --heatmap say what is drawn: give --save the name of the picture as well.")
+    if mask and heatmap:
+        raise InputError("A picture shows masks or heat maps: choose --mask or --heatmap.")
     drawings = _drawings(save, job) if save else {}
 
     def start() -> Callable[[Pixels], Answer]:
         """Load the model, once an image could be read."""
-        locator = Locator(model, method, adapter, device, dtype, bits, size)
-        return lambda pixels: locator.locate(pixels, checked)
+        locator = Locator(model, method, adapter, device, dtype, bits, size, segmenter)
+        return lambda pixels: locator.locate(pixels, checked, every)
 
     for name, answer in job.answers(start):
         if isinstance(answer, ImageError):
@@ -66,7 +76,7 @@ def locate(
             _print_table(answer)
         if name in drawings:
             drawings[name].parent.mkdir(exist_ok=True)
-            pictures.write(drawings[name], answer.draw())
+            pictures.write(drawings[name], answer.draw_heat() if heatmap else answer.draw(masks=mask))
 
 
 def _drawings(save: Path, job: Job) -> dict[str, Path]:

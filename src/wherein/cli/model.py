@@ -17,3 +17,6 @@ Size = Annotated[
     int | None, typer.Option(help="Side of the square that images become, pixels.", show_default="the checkpoint's")
 ]
 Bits = Annotated[int | None, typer.Option(help="Load in 4 or 8 bits (needs bitsandbytes).", show_default="no")]
+Segmenter = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A SAM or SAM 2, Hub id or folder, for masks and tighter boxes.")
+]

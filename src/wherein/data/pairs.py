@@ -1,10 +1,15 @@
-"""Reader of phrase-box pairs: a JSON list of `{"file_name", "phrase", "bbox": [x, y, width, height]}`."""
+"""Reader of phrase-box pairs: a JSON list of `{"file_name", "phrase", "bbox": [x, y, width, height]}`.
+
+A pair may have a `segmentation` as COCO writes it.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from wherein.data.sample import Entry, LabelledBox, Sample, read_json
+from wherein.data.entry import Entry, read_json
+from wherein.data.mask import read_mask
+from wherein.data.sample import LabelledBox, Sample
 from wherein.errors import InputError
 
 
@@ -21,6 +26,6 @@ def read_pairs(annotations: Path, images: Path) -> Iterator[Sample]:
     for position, value in enumerate(values):
         entry = Entry(value, f"{annotations}, pair[{position}]")
         name = entry.image_name("file_name")
-        objects[name].append(LabelledBox(entry.text("phrase"), entry.box("bbox")))
+        objects[name].append(LabelledBox(entry.text("phrase"), entry.box("bbox"), read_mask(entry)))
     for name, labelled in objects.items():
         yield Sample(name, images / name, None, None, tuple(labelled))

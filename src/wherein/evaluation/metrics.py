@@ -43,6 +43,22 @@ def precision(iou: NDArray[np.float64], threshold: float) -> float | None:
     return mean((iou >= threshold).astype(np.float64))
 
 
+def mask_iou(intersections: NDArray[np.float64], unions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """IoU float64[N] of each pair of masks from their pixel counts; 0 where both masks are empty.
+
+    Its `mean` is the gIoU of the field.
+    """
+    return intersections / np.maximum(unions, 1)
+
+
+def cumulative_iou(intersections: NDArray[np.float64], unions: NDArray[np.float64]) -> float | None:
+    """The cIoU of the field: all float64[N] intersections over all unions, in pixels; None when there are none.
+
+    Large objects weigh more in it than small ones.
+    """
+    return float(intersections.sum() / max(unions.sum(), 1)) if len(unions) else None
+
+
 def model_area(
     boxes: NDArray[np.float64], widths: NDArray[np.float64], heights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -70,7 +86,14 @@ def best_of(iou: NDArray[np.float64], questions: Sequence[object]) -> NDArray[np
 
 def bootstrap_interval(values: NDArray[np.float64], images: Sequence[object], seed: int) -> Interval:
     """95 % percentile interval of the mean of float64[N], N >= 1, resampling images."""
-    return _interval(_resampled_means(values, images, seed))
+    return _interval(_resampled(values, np.ones(len(values)), images, seed))
+
+
+def cumulative_interval(
+    intersections: NDArray[np.float64], unions: NDArray[np.float64], images: Sequence[object], seed: int
+) -> Interval:
+    """95 % percentile interval of the cIoU of N >= 1 pairs, resampling images."""
+    return _interval(_resampled(intersections, unions, images, seed))
 
 
 def compare(first: NDArray[np.float64], second: NDArray[np.float64], images: Sequence[object], seed: int) -> Comparison:
@@ -80,7 +103,7 @@ def compare(first: NDArray[np.float64], second: NDArray[np.float64], images: Seq
     (1997, section 4.2), so it is never 0.
     """
     differences = first - second
-    means = _resampled_means(differences, images, seed)
+    means = _resampled(differences, np.ones(len(differences)), images, seed)
     tail = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
     p = min(1.0, 2 * (tail + 1) / (len(means) + 1))
     return Comparison(float(np.mean(differences)), _interval(means), p)
@@ -96,16 +119,19 @@ def per_category(iou: NDArray[np.float64], phrases: Sequence[str]) -> dict[str, 
     return table
 
 
-def _resampled_means(values: NDArray[np.float64], images: Sequence[object], seed: int) -> NDArray[np.float64]:
-    """float64[RESAMPLES] means over the pairs of images drawn with replacement."""
+def _resampled(
+    parts: NDArray[np.float64], wholes: NDArray[np.float64], images: Sequence[object], seed: int
+) -> NDArray[np.float64]:
+    """float64[RESAMPLES]: sum of the parts over sum of the wholes (integers) of images drawn with replacement."""
     numbers = _numbered(images)
-    sums, counts = np.bincount(numbers, weights=values), np.bincount(numbers)
+    above, below = np.bincount(numbers, weights=parts), np.bincount(numbers, weights=wholes)
     random = np.random.default_rng(seed)
-    means = np.empty(RESAMPLES)
+    ratios = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, _CHUNK):
-        draws = random.integers(len(sums), size=(min(_CHUNK, RESAMPLES - start), len(sums)))
-        means[start : start + len(draws)] = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
-    return means
+        draws = random.integers(len(above), size=(min(_CHUNK, RESAMPLES - start), len(above)))
+        # Only masks without any pixel have a whole of 0, and then a part of 0.
+        ratios[start : start + len(draws)] = above[draws].sum(axis=1) / np.maximum(below[draws].sum(axis=1), 1)
+    return ratios
 
 
 def _interval(means: NDArray[np.float64]) -> Interval:

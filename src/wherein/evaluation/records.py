@@ -12,11 +12,17 @@ from wherein.errors import InputError
 
 Corners = tuple[float, float, float, float]
 """A box as plain numbers: x0, y0, x1, y1 in original pixels."""
+SCHEMA = 2
+"""Of journals. Those of 1 have no overlaps, so to continue one would leave the figures of masks with gaps."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One labelled box and what a method answered for its phrase; an invalid answer has no prediction and IoU 0."""
+    """One labelled box and what a method answered for its phrase; an invalid answer has no prediction and IoU 0.
+
+    `overlap` is the intersection and the union of the predicted mask and the true one, in original pixels; None where
+    the data has no true mask. To an invalid answer belongs a mask without any pixel.
+    """
 
     phrase: str
     truth: Corners
@@ -24,6 +30,7 @@ class Record:
     score: float | None
     absent_probability: float | None
     iou: float
+    overlap: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Journal:
         self._file = None
         if path is None:
             return
-        header = _line({"schema": 1, "settings": settings})
+        header = _line({"schema": SCHEMA, "settings": settings})
         try:
             kept = self._resume(path, header) if path.exists() else 0
             self._file = path.open("r+b" if kept else "wb")
@@ -125,10 +132,10 @@ class Journal:
 
 
 def _record(fields: dict[str, Any]) -> Record:
-    prediction = fields["prediction"]
-    return Record(
-        **{**fields, "truth": tuple(fields["truth"]), "prediction": None if prediction is None else tuple(prediction)}
-    )
+    plain: dict[str, Any] = {  # what was a tuple is a list in JSON
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    return Record(**plain)
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 BASELINE = "centre"
 """The method that every other one is compared with whenever it runs."""
-_COLUMNS = ("method", "mIoU", "95 %", "mIoU M", "mIoU L", "P@0.3", "P@0.5", "invalid", "s/image")
+_COLUMNS = ("method", "mIoU", "95 %", "mIoU M", "mIoU L", "P@0.3", "P@0.5", "cIoU", "gIoU", "invalid", "s/image")
+_OF_MASKS = ("cIoU", "gIoU")  # columns of data with true masks only
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +33,26 @@ class _Columns:
     area: NDArray[np.float64]  # of the truth, at model scale
     invalid: NDArray[np.float64]
     seconds: NDArray[np.float64]  # one entry per image
+    overlaps: NDArray[np.float64]  # [N, 2]: intersection and union in pixels, of the pairs with a true mask
+    masked: list[str]  # the images of these pairs
 
 
 def summarise(
-    outcomes: Sequence[Outcome], *, protocol: str, model: str, seed: int = 0, command: str | None = None
+    outcomes: Sequence[Outcome],
+    *,
+    protocol: str,
+    model: str,
+    seed: int = 0,
+    command: str | None = None,
+    split: str | None = None,
 ) -> dict[str, Any]:
     """The figures of every method, JSON-ready; the mean over a split that has no boxes is None.
 
     `outcomes`, at least one, hold the same images for each method, in one order. `n` counts the pairs of a labelled box
     and the prediction for its phrase; `invalid` is the share of them without a prediction, whose IoU is 0. `miou_best`
-    takes, for each phrase of an image, only the labelled box that its prediction fits best. Every method is compared,
-    image by image, with the baseline `centre` if that runs, and with the first method.
+    takes, for each phrase of an image, only the labelled box that its prediction fits best. `ciou`, `giou` and
+    `mask_p@0.5` are of the `n_masks` pairs with a true mask. Every method is compared, image by image, with the
+    baseline `centre` if that runs, and with the first method.
     """
     columns = {name: _columns(outcomes, name) for name in dict.fromkeys(outcome.method for outcome in outcomes)}
     first = next(iter(columns))
@@ -50,6 +60,7 @@ def summarise(
     return {
         "schema": 1,
         "protocol": protocol,
+        "split": split,
         "n": len(columns[first].iou),
         "images": len(columns[first].seconds),
         "model": model,
@@ -87,7 +98,9 @@ def to_table(results: dict[str, Any]) -> "Table":
     from rich.text import Text
 
     caption = Text("\n".join(_comparisons(results)))
-    table = Table(*_COLUMNS, title=Text(_title(results)), caption=caption, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(
+        *_columns_of(results), title=Text(_title(results)), caption=caption, box=box.SIMPLE, padding=(0, 1, 0, 0)
+    )
     table.title_justify = table.caption_justify = "left"
     for row in _rows(results):
         table.add_row(*(Text(cell) for cell in row))
@@ -96,7 +109,8 @@ def to_table(results: dict[str, Any]) -> "Table":
 
 def to_markdown(results: dict[str, Any]) -> str:
     """The results as a Markdown table with a line above it that says what was measured, the comparisons below."""
-    lines = [_title(results), "", _markdown_row(_COLUMNS), _markdown_row(["---"] * len(_COLUMNS))]
+    columns = _columns_of(results)
+    lines = [_title(results), "", _markdown_row(columns), _markdown_row(["---"] * len(columns))]
     lines += [_markdown_row(row) for row in _rows(results)]
     comparisons = [f"- {line}" for line in _comparisons(results)]
     return "\n".join([*lines, *(["", *comparisons] if comparisons else [])]) + "\n"
@@ -108,6 +122,7 @@ def _columns(outcomes: Sequence[Outcome], method: str) -> _Columns:
     truths = np.array([record.truth for _, record in pairs], dtype=np.float64).reshape(-1, 4)
     widths = np.array([outcome.width for outcome, _ in pairs], dtype=np.float64)
     heights = np.array([outcome.height for outcome, _ in pairs], dtype=np.float64)
+    masked = [(outcome.image, record.overlap) for outcome, record in pairs if record.overlap is not None]
     return _Columns(
         images=[outcome.image for outcome, _ in pairs],
         phrases=[record.phrase for _, record in pairs],
@@ -115,6 +130,8 @@ def _columns(outcomes: Sequence[Outcome], method: str) -> _Columns:
         area=metrics.model_area(truths, widths, heights),
         invalid=np.array([record.prediction is None for _, record in pairs], dtype=np.float64),
         seconds=np.array([outcome.seconds for outcome in own], dtype=np.float64),
+        overlaps=np.array([overlap for _, overlap in masked], dtype=np.float64).reshape(-1, 2),
+        masked=[image for image, _ in masked],
     )
 
 
@@ -133,7 +150,21 @@ def _figures(columns: _Columns, seed: int) -> dict[str, Any]:
         "n_m": int(medium.sum()),
         "n_l": int(large.sum()),
         "seconds_per_image": metrics.mean(columns.seconds),
+        **_mask_figures(columns, seed),
         "per_category": metrics.per_category(columns.iou, columns.phrases),
+    }
+
+
+def _mask_figures(columns: _Columns, seed: int) -> dict[str, Any]:
+    intersections, unions = columns.overlaps.T
+    iou, images = metrics.mask_iou(intersections, unions), columns.masked
+    return {
+        "ciou": metrics.cumulative_iou(intersections, unions),
+        "ciou_ci95": list(metrics.cumulative_interval(intersections, unions, images, seed)) if images else None,
+        "giou": metrics.mean(iou),
+        "giou_ci95": list(metrics.bootstrap_interval(iou, images, seed)) if images else None,
+        "mask_p@0.5": metrics.precision(iou, 0.5),
+        "n_masks": len(images),
     }
 
 
@@ -143,16 +174,25 @@ def _comparison(first: _Columns, second: _Columns, seed: int) -> dict[str, Any]:
 
 
 def _title(results: dict[str, Any]) -> str:
-    return f"{results['protocol']}: {results['n']} boxes in {results['images']} images, model {results['model']}"
+    name = results["protocol"] if results["split"] is None else f"{results['protocol']} {results['split']}"
+    return f"{name}: {results['n']} boxes in {results['images']} images, model {results['model']}"
+
+
+def _has_masks(results: dict[str, Any]) -> bool:
+    return any(figures["n_masks"] for figures in results["methods"].values())
+
+
+def _columns_of(results: dict[str, Any]) -> list[str]:
+    return [column for column in _COLUMNS if _has_masks(results) or column not in _OF_MASKS]
 
 
 def _rows(results: dict[str, Any]) -> list[list[str]]:
-    return [_row(name, figures) for name, figures in results["methods"].items()]
-
-
-def _row(name: str, figures: dict[str, Any]) -> list[str]:
-    shares = [_number(figures[key]) for key in ("miou_m", "miou_l", "p@0.3", "p@0.5", "invalid")]
-    return [name, _number(figures["miou"]), _interval(figures["ci95"]), *shares, _number(figures["seconds_per_image"])]
+    masks = ("ciou", "giou") if _has_masks(results) else ()
+    keys = ("miou_m", "miou_l", "p@0.3", "p@0.5", *masks, "invalid", "seconds_per_image")
+    return [
+        [name, _number(figures["miou"]), _interval(figures["ci95"]), *(_number(figures[key]) for key in keys)]
+        for name, figures in results["methods"].items()
+    ]
 
 
 def _comparisons(results: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 Notable choices:
 - a folder is written at once or not at all
 - of a repository only these three files are ever fetched or uploaded: nothing that could be executed, no pickle
+- a method without weights needs no folder: its configuration alone is its adapter, a JSON file
 - an adapter belongs to a model by the model's fingerprint, not by its name: a Hub id, and a folder with the same model
   in it, are one. The facts kept beside the fingerprint are there to say what differs
 """
@@ -47,14 +48,7 @@ def save(
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    about = {
-        "wherein": VERSION,
-        "method": method,
-        "base_model": vlm.name,
-        "fingerprint": vlm.fingerprint,
-        "base": facts(vlm),
-        "config": dict(config),
-    }
+    about = _about(method, vlm, config)
     with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as temporary:
         place = Path(temporary)
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, place / WEIGHTS)
@@ -63,6 +57,19 @@ def save(
         (target / CONFIG).unlink(missing_ok=True)
         for name in (WEIGHTS, CARD, CONFIG):
             os.replace(place / name, target / name)
+    return target
+
+
+def save_file_only(
+    path: str | Path, method: str, vlm: FrozenVLM, config: Mapping[str, Any], found: Mapping[str, Any]
+) -> Path:
+    """Write the adapter of a method without weights as one JSON file, at once; `found` tells how it was come by."""
+    target = Path(path)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part.write_text(
+        json.dumps({**_about(method, vlm, config), "found": dict(found)}, indent=2) + "\n", encoding="utf-8"
+    )
+    os.replace(part, target)
     return target
 
 
@@ -82,15 +89,16 @@ def load(name: str | Path, method: str, vlm: FrozenVLM) -> tuple[dict[str, Any],
             f"The adapter {name} was made for another model ({about['base_model']!r} there, {vlm.name!r} here): "
             f"{_difference(about['base'], facts(vlm))}."
         )
-    return about["config"], _weights(place)
+    return about["config"], {} if place.is_file() else _weights(place)
 
 
 def find(name: str | Path) -> Path:
-    """The folder of an adapter: `name` itself, or where the Hub's cache has what `name`, "user/repo[@revision]", says.
+    """An adapter's folder or file: `name` itself, or where the Hub's cache has what "user/repo[@revision]" says.
 
-    A folder comes first, and what can only be a path is never sent to the Hub. Raises AdapterError if there is neither.
+    What is here comes first, and what can only be a path is never sent to the Hub. Raises AdapterError if there is
+    neither.
     """
-    if os.path.isdir(name):
+    if os.path.isdir(name) or (os.path.isfile(name) and Path(name).name != CONFIG):  # that one belongs to a folder
         return Path(name)
     hub_id = HUB_ID.fullmatch(name) if isinstance(name, str) and not os.path.exists(name) else None
     if hub_id is None:
@@ -110,6 +118,11 @@ def method_of(name: str | Path) -> str:
     Raises AdapterError when it is not there, or its configuration is damaged.
     """
     return str(_read(find(name))["method"])
+
+
+def found(name: str | Path) -> dict[str, Any]:
+    """What an adapter without weights says of how it was come by; nothing where it says nothing."""
+    return dict(_read(find(name)).get("found", {}))
 
 
 def push_to_hub(folder: str | Path, repo_id: str, private: bool = False, token: str | None = None) -> str:
@@ -161,23 +174,37 @@ def facts(vlm: FrozenVLM) -> dict[str, Any]:
 
 
 def _read(place: Path) -> dict[str, Any]:
-    """The configuration in a folder. Raises AdapterError if it is missing, damaged or of another version."""
+    """The configuration that is a file, or in a folder.
+
+    Raises AdapterError if it is missing, damaged or of another version.
+    """
+    path = place if place.is_file() else place / CONFIG
     try:
-        about = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+        about = json.loads(path.read_text(encoding="utf-8"))
         version = about["wherein"]
         if not isinstance(version, int):
             raise TypeError("wherein is not a number")
         if version == VERSION:
             _check(about)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise AdapterError(
-            f"{place / CONFIG} is not an adapter's configuration: {error!r}; save the adapter again."
-        ) from error
+        raise AdapterError(f"{path} is not an adapter's configuration: {error!r}; save the adapter again.") from error
     if version < VERSION:
         raise AdapterError(f"The adapter {place} was saved by an earlier version of wherein: save it again with this.")
     if version > VERSION:
         raise AdapterError(f"The adapter {place} was saved by a later version of wherein: update wherein to load it.")
     return dict(about)
+
+
+def _about(method: str, vlm: FrozenVLM, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration says: the layout's version, the method and its settings, and the model they are for."""
+    return {
+        "wherein": VERSION,
+        "method": method,
+        "base_model": vlm.name,
+        "fingerprint": vlm.fingerprint,
+        "base": facts(vlm),
+        "config": dict(config),
+    }
 
 
 def _check(about: dict[str, Any]) -> None:

@@ -25,15 +25,19 @@ class Method(ABC):
     score_kind: ClassVar[str]
     takes_adapter: ClassVar[bool] = False
     built_in_only: ClassVar[bool] = False  # it reads a part that only the default model has
+    finds_every: ClassVar[bool] = False  # it can tell several instances apart
 
     def __init__(self, vlm: FrozenVLM) -> None:
         self.vlm = vlm
 
     @abstractmethod
-    def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
+    def ground(
+        self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False
+    ) -> list[Grounding]:
         """Where each phrase is on image uint8[H, W, 3], one Grounding a phrase, boxes in pixels of that image.
 
         With `absent=False` a phrase is never answered absent: the best box is given (what PIN's protocol needs).
+        `every`: a box for each instance, from a method that `finds_every`; all others give the one they find.
         """
 
 

@@ -33,7 +33,7 @@ def load_vlm(
         InputError: there is no such model, family or device, or it does not fit into memory.
         PartsError: a base part of the default model is neither cached nor can be fetched.
     """
-    chosen = _device(device)
+    chosen = device_for(device)
     if name == "default":
         if dtype not in ("auto", "bfloat16") or bits is not None or size is not None:
             raise InputError("The default model runs in bfloat16 at 320 pixels: leave dtype, bits and size out.")
@@ -45,7 +45,7 @@ def load_vlm(
     return load(name, chosen, dtype, bits, size)
 
 
-def _device(name: str) -> str:
+def device_for(name: str) -> str:
     """The torch device for what the user said."""
     import torch
 

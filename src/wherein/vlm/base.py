@@ -26,6 +26,7 @@ from wherein.errors import InputError
 from wherein.geometry import Frame
 from wherein.vlm.branches import Branch, lay_out
 from wherein.vlm.decoding import Written, search, write, write_freely
+from wherein.vlm.mixing import Mixing
 from wherein.vlm.prefix import Continuation, Prefix
 from wherein.vlm.seams import Seams
 
@@ -54,8 +55,9 @@ class Cells:
 class ImageTokens:
     """An image in the language model's sequence.
 
-    positions int64[M]: of the tokens that stand for cells · boxes float64[M, 4]: what each sees, xyxy in pixels of the
-    image · whole bool[M]: those of the view of the whole image, in raster order · grid: its (rows, columns).
+    positions int64[M]: of the tokens that stand for cells, among the keys of the attention seam · boxes float64[M, 4]:
+    what each sees, xyxy in pixels of the image · whole bool[M]: those of the view of the whole image, in raster order
+    (none of a model with latents) · grid: (rows, columns) of that view, of latents those of x_v.
     """
 
     positions: NDArray[np.int64]
@@ -69,6 +71,12 @@ class ImageTokens:
         count = grid[0] * grid[1]
         return cls(np.arange(count), frame.cells(*grid), np.ones(count, bool), grid)
 
+    @classmethod
+    def latent(cls, positions: NDArray[np.int64], frame: Frame, grid: tuple[int, int]) -> ImageTokens:
+        """Tokens at `positions` that each see all of the image."""
+        count, whole = len(positions), [[0.0, 0.0, frame.width, frame.height]]
+        return cls(positions, np.repeat(np.array(whole), count, axis=0), np.zeros(count, bool), grid)
+
 
 class FrozenVLM(ABC):
     """A frozen VLM: encoder -> connector -> language model, and the seams between them.
@@ -79,7 +87,8 @@ class FrozenVLM(ABC):
     image it is trained with, pixels · grid: (rows, columns) of x_v for such an image · feature_dim: D_v · codec: name
     of the box text format · best_method: the method that measured best · shared_prompt: text behind the image tokens,
     run once for all; caption_prompt and locate_prompt continue it, and `{phrase}` stands for "a cat" · keeps_cells: the
-    connector makes one token of each cell, in order, so an image may be shown through some of its cells only.
+    connector makes one token of each cell, in order, so an image may be shown through some of its cells only ·
+    latents: the language model sees latent queries, each of them made of all cells.
     """
 
     name: str
@@ -92,6 +101,7 @@ class FrozenVLM(ABC):
     caption_prompt: str
     locate_prompt: str
     keeps_cells: bool
+    latents: bool = False
     language_model: Any
     tokenizer: Any
     seams: Seams
@@ -109,11 +119,18 @@ class FrozenVLM(ABC):
         """Pixels -> patch features x_v float[B, N, D_v], exactly as the connector receives them."""
 
     @abstractmethod
-    def prefix(self, x_v: Tensor, frames: Sequence[Frame] | None = None, cells: Tensor | None = None) -> Prefix:
+    def prefix(
+        self,
+        x_v: Tensor,
+        frames: Sequence[Frame] | None = None,
+        cells: Tensor | None = None,
+        bare: bool = False,
+    ) -> Prefix:
         """Run images x_v float[B, N, D_v] and the shared text once; every question about them continues from here.
 
         `frames` are those of the images; None for images of the model's own size, which is what it is trained with.
         `cells` int64[B, n]: x_v float[B, n, D_v] are these of the image's cells (needs `keeps_cells`).
+        `bare`: nothing but the image, and what a template puts before a user's words; the caller's text comes next.
         Under torch.no_grad or inference_mode nothing is kept for a backward pass.
         """
 
@@ -125,8 +142,15 @@ class FrozenVLM(ABC):
     def image_tokens(self, frame: Frame | None = None) -> ImageTokens:
         """Where an image's tokens lie in the language model's sequence, and what each one sees.
 
-        Raises InputError for a model whose language model sees latent queries instead of cells.
+        Latent queries see all of the image, each of them: `mixing` says how much of what.
         """
+
+    def mixing(self) -> Mixing:
+        """For a model whose language model sees `latents`: watch it while a prefix is run, to know what they hold.
+
+        Raises InputError for a model that keeps its cells apart.
+        """
+        raise InputError(f"{self.name} mixes no cells: each image token stands for its own.")
 
     @property
     def device(self) -> torch.device:
@@ -186,6 +210,10 @@ class FrozenVLM(ABC):
     def token_dim(self) -> int:
         """D_t, the width of what leaves the connector: that of the language model's words."""
         return int(self.language_model.get_input_embeddings().weight.shape[1])
+
+    def until(self, layer: int) -> AbstractContextManager[None]:
+        """Inside the block, what lies behind the attention of `layer` is not worked out; see `Seams.until`."""
+        return self.seams.until(layer)
 
     def width(self, seam: str) -> int:
         """The width of what passes `features` (D_v) or `connector_tokens` (D_t).

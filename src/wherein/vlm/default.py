@@ -94,9 +94,15 @@ class DefaultVLM(FrozenVLM):
         """x_v float[B, n, 1280] -> tokens bfloat16[B, n, D_t], what the language model receives for the image."""
         return self.connector(x_v.to(self.device, self.dtype))  # type: ignore[no-any-return]
 
-    def prefix(self, x_v: Tensor, frames: Sequence[Frame] | None = None, cells: Tensor | None = None) -> Prefix:
+    def prefix(
+        self,
+        x_v: Tensor,
+        frames: Sequence[Frame] | None = None,
+        cells: Tensor | None = None,
+        bare: bool = False,
+    ) -> Prefix:
         """The tokens of the cells, then the shared text; see FrozenVLM."""
-        text, whole = self.encode(self.shared_prompt), self.grid[0] * self.grid[1]
+        text, whole = [] if bare else self.encode(self.shared_prompt), self.grid[0] * self.grid[1]
         with self._trains():
             return Prefix.behind(self.language_model, self.tokens(x_v), text, whole, cells)
 

@@ -22,6 +22,7 @@ from wherein.errors import InputError
 from wherein.geometry import Frame
 from wherein.vlm.arrivals import arrivals
 from wherein.vlm.base import Cells, FrozenVLM, ImageTokens
+from wherein.vlm.mixing import Mixer, Mixing
 from wherein.vlm.prefix import Continuation, Prefix
 from wherein.vlm.replay import Replay
 from wherein.vlm.seams import Seams
@@ -40,8 +41,7 @@ class HFVLM(FrozenVLM):
     connector, argument: the module that receives x_v, and by which name if not as the first argument · others: further
     modules that receive features of other depths · projection: gives the connector's output, if another module ·
     blocks: the vision encoder's blocks · patches: embeds them · width_key: what its configuration calls D_v ·
-    leading: rows of x_v that are no patch (CLS) · latents: the language model sees latent queries, not cells ·
-    reads_attention: it has the seam `attention` · lead: the prompt up to the answer, for a checkpoint without a chat
+    leading: rows of x_v that are no patch (CLS) · lead: the prompt up to the answer, for a checkpoint without a chat
     template · native: the box format the model was trained to write itself, if any · checkpoint, licence: of the usual
     weights.
     """
@@ -63,8 +63,6 @@ class HFVLM(FrozenVLM):
     native: ClassVar[str] = ""
     checkpoint: ClassVar[str]
     licence: ClassVar[str]
-    latents: ClassVar[bool] = False
-    reads_attention: ClassVar[bool] = True
 
     codec = "grid16"
     best_method = "text"
@@ -137,6 +135,15 @@ class HFVLM(FrozenVLM):
         """(decoder, further inputs, whether it takes positions) for the text behind a forward pass that gave `out`."""
         return self.decoder(), {}, True
 
+    def mixers(self) -> list[Mixer]:
+        """The attentions through which a connector's latents come by what they hold, in the order in which they run."""
+        raise NotImplementedError
+
+    def latent_positions(self) -> NDArray[np.int64]:
+        """int64[M]: where the latents stand among the keys of the attention seam."""
+        positions, order = self._arrivals(TRAINED_AT, TRAINED_AT)
+        return positions[np.argsort(order)]
+
     def features_width(self) -> int:
         """D_v."""
         return int(getattr(self.model.config.vision_config, self.width_key))
@@ -205,12 +212,18 @@ class HFVLM(FrozenVLM):
         x_v = self._replay.catch(lambda: self.model(**self._on_device(pixels), **self._further))
         return x_v.reshape(len(pixels["input_ids"]), -1, x_v.shape[-1])
 
-    def prefix(self, x_v: Tensor, frames: Sequence[Frame] | None = None, cells: Tensor | None = None) -> Prefix:
+    def prefix(
+        self,
+        x_v: Tensor,
+        frames: Sequence[Frame] | None = None,
+        cells: Tensor | None = None,
+        bare: bool = False,
+    ) -> Prefix:
         """The model's own forward pass on the features and the prompt up to the answer; see FrozenVLM."""
         if cells is not None:
             raise InputError(f"{self.name} cannot be shown some of an image's cells only.")
         frames = frames or [self._own] * len(x_v)
-        inputs = self._on_device(self._stack([self._processed(frame.width, frame.height) for frame in frames]))
+        inputs = self._on_device(self._stack([self._processed(frame.width, frame.height, bare) for frame in frames]))
         self._rows = x_v.shape[1]
         last: list[Tensor] = []
         decoder = self.decoder()
@@ -229,6 +242,8 @@ class HFVLM(FrozenVLM):
         start = Prefix(
             following, self._head, inner.past_key_values, length, position if placed else None, last[-1], extra
         )
+        if bare:
+            return start
         continuation = Continuation(start, range(len(x_v)))
         continuation.hidden([self.encode(self.shared_prompt)] * len(x_v))
         return continuation.reached()
@@ -249,11 +264,13 @@ class HFVLM(FrozenVLM):
         return Cells(np.concatenate(boxes), np.concatenate(order))
 
     def image_tokens(self, frame: Frame | None = None) -> ImageTokens:
-        """See FrozenVLM. Raises InputError for a family whose language model sees latent queries."""
-        if self.latents:
-            raise InputError(f"The language model of {self.name} sees latent queries: its image tokens are no cells.")
+        """See FrozenVLM."""
         frame = frame or self._own
         return self._tokens(frame.width, frame.height)
+
+    def mixing(self) -> Mixing:
+        """See FrozenVLM."""
+        return Mixing(self.mixers()) if self.latents else super().mixing()
 
     # Inside.
 
@@ -281,9 +298,14 @@ class HFVLM(FrozenVLM):
             patches=self.model.get_submodule(self.patches_path),
         )
 
-    def _blank(self, width: int, height: int) -> dict[str, Tensor]:
+    @cached_property
+    def _opening(self) -> str:
+        """The prompt up to a user's words; of a template that has none, all of it."""
+        return self._lead.partition(QUESTION)[0] or self._lead
+
+    def _blank(self, width: int, height: int, bare: bool = False) -> dict[str, Tensor]:
         """The inputs for an image of this size whose features are known: its pixels do not matter."""
-        return dict(self.call(self._lead, np.zeros((height, width, 3), np.uint8)))
+        return dict(self.call(self._opening if bare else self._lead, np.zeros((height, width, 3), np.uint8)))
 
     def _stack(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         lengths = {one["input_ids"].shape[1] for one in inputs}
@@ -309,18 +331,23 @@ class HFVLM(FrozenVLM):
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def _find_tokens(self, width: int, height: int) -> ImageTokens:
-        inputs = self._on_device(self._processed(width, height))
-        entry = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.decoder()
-        positions, rows_of = arrivals(self.seams, entry, lambda: self.model(**inputs, **self._starting(1)))
+        frame = self.frame_of(width, height)
+        if self.latents:
+            return ImageTokens.latent(self.latent_positions(), frame, self._cells_of(frame))
+        positions, rows_of = self._arrivals(width, height)
         views, side = self.views_of(width, height), self.token()
         boxes, whole = [], []
         for i, view in enumerate(views.frames):
             rows, columns = view.model_height // side, view.model_width // side
             boxes.append(view.cells(rows, columns)[self.token_raster(rows, columns)])
             whole.append(np.full(len(boxes[-1]), i == views.whole))
-        main = views.frames[views.whole]
-        grid = (main.model_height // side, main.model_width // side)
+        grid = (frame.model_height // side, frame.model_width // side)
         return ImageTokens(positions, np.concatenate(boxes)[rows_of], np.concatenate(whole)[rows_of], grid)
+
+    def _arrivals(self, width: int, height: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        inputs = self._on_device(self._processed(width, height))
+        entry = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.decoder()
+        return arrivals(self.seams, entry, lambda: self.model(**inputs, **self._starting(1)))
 
     def _cells_of(self, view: Frame) -> tuple[int, int]:
         side = self.patch()

@@ -43,7 +43,7 @@ def load(name: str, device: str, dtype: str = "auto", bits: int | None = None, s
         if bits is not None:
             raise InputError("An OpenFlamingo is not loaded in few bits: leave bits out.")
         return _flamingo(name, device, dtype, size)
-    config = _config(name)
+    config = configuration(name)
     family = family_of(config, name)
     wanted = config.dtype if dtype == "auto" else DTYPES[dtype]
     wanted = wanted or torch.float32
@@ -53,8 +53,8 @@ def load(name: str, device: str, dtype: str = "auto", bits: int | None = None, s
     settings = {"dtype": wanted, "use_safetensors": True, **placed, **_quantised(bits)}
     import transformers
 
-    processor = _reading(name, "processor", lambda: load_processor(family, name))
-    model = _reading(
+    processor = reading(name, "processor", lambda: load_processor(family, name))
+    model = reading(
         name, "weights", lambda: getattr(transformers, family.model_class).from_pretrained(name, **settings)
     )
     return family(model, processor, name, size)
@@ -94,14 +94,15 @@ def processor_class(name: str) -> Any:
     return type(base.__name__, (base,), {"get_attributes": classmethod(lambda _: kept)})
 
 
-def _config(name: str) -> Any:
+def configuration(name: str) -> Any:
+    """A model's configuration. Raises InputError where it cannot be read."""
     from transformers import AutoConfig
 
-    return _reading(name, "configuration", lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
+    return reading(name, "configuration", lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
 
 
-def _reading(name: str, what: str, read: Any) -> Any:
-    """What `read()` gives; transformers' many ways to fail become one sentence."""
+def reading(name: str, what: str, read: Any) -> Any:
+    """What `read()` gives of the model `name`. Raises InputError: transformers' many ways to fail, in one sentence."""
     try:
         return read()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
@@ -179,9 +180,9 @@ def _flamingo(name: str, device: str, dtype: str, size: int | None) -> Flamingo:
         str(folder / part) if (folder / part).is_dir() else hub
         for part, hub in (("language_model", known.language_model), ("vision", known.vision))
     )
-    path = _reading(name, "weights", lambda: cached_file(name, "checkpoint.pt"))
+    path = reading(name, "weights", lambda: cached_file(name, "checkpoint.pt"))
     wanted = torch.float32 if dtype == "auto" else DTYPES[dtype]
     model = load(Path(path), language, vision, known.cross_attn_every_n_layers, wanted).to(torch.device(device))
     read: Any = AutoImageProcessor.from_pretrained
-    images = _reading(vision, "image processor", lambda: read(vision, backend="pil"))
+    images = reading(vision, "image processor", lambda: read(vision, backend="pil"))
     return Flamingo(model, FlamingoProcessor(images, load_tokenizer(language)), name, size)

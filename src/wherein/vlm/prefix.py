@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wherein.vlm.attention import ends
+
 
 @dataclass(frozen=True)
 class Prefix:
@@ -56,7 +58,7 @@ class Prefix:
             language_model.get_output_embeddings(),
             out.past_key_values,
             image.shape[1] + len(text),
-            follow[:, -1] + 1,
+            torch.full((image.shape[0],), whole + len(text), device=image.device),
             out.last_hidden_state[:, -1],
         )
 
@@ -94,14 +96,15 @@ class Continuation:
         steps = torch.arange(width, device=self.device)
         self.filled = torch.cat([self.filled, (steps < lengths[:, None]).long()], dim=1)
         placed = {} if self.position is None else {"position_ids": self.position[:, None] + steps}
-        hidden: Tensor = self.prefix.decoder(
-            input_ids=ids.to(self.device),
-            attention_mask=self.filled,
-            past_key_values=self.prefix.cache,
-            use_cache=True,
-            **placed,
-            **self.prefix.extra,
-        ).last_hidden_state
+        with ends(lengths.clamp(min=1) - 1):
+            hidden: Tensor = self.prefix.decoder(
+                input_ids=ids.to(self.device),
+                attention_mask=self.filled,
+                past_key_values=self.prefix.cache,
+                use_cache=True,
+                **placed,
+                **self.prefix.extra,
+            ).last_hidden_state
         if self.position is not None:
             self.position = self.position + lengths
         hidden = hidden.to(self.device)
@@ -136,5 +139,6 @@ def _select(cache: Any, index: Tensor) -> Any:
         return chosen
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
     for layer in chosen.layers:
-        layer.batch_select_indices(index.to(layer.keys.device))
+        if layer.keys is not None:  # blocks that were passed over have none
+            layer.batch_select_indices(index.to(layer.keys.device))
     return chosen

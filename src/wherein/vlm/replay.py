@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wherein.vlm.seams import before, uncompiled
+from wherein.vlm.seams import before, replaced, uncompiled
 
 
 class Reached(Exception):
@@ -54,7 +54,7 @@ class Replay:
         with ExitStack() as stack:
             stack.enter_context(uncompiled())
             for block in self.blocks:
-                stack.enter_context(_passed_over(block))
+                stack.enter_context(replaced(block, _pass))
             for (module, argument), part in zip(self.receivers, x_v.chunk(len(self.receivers), -1), strict=True):
                 stack.callback(_first(module, before(partial(_instead, part), argument)))
             yield
@@ -63,19 +63,6 @@ class Replay:
 def _first(module: nn.Module, hook: Callable[..., Any]) -> Callable[[], None]:
     """Hang a pre-hook before those of inserts; what is returned takes it down."""
     return module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True).remove
-
-
-@contextmanager
-def _passed_over(block: nn.Module) -> Iterator[None]:
-    """Let the block's input through; a forward of its own (accelerate's) comes back."""
-    own = block.__dict__.get("forward")
-    block.forward = _pass
-    try:
-        yield
-    finally:
-        del block.__dict__["forward"]
-        if own is not None:
-            block.__dict__["forward"] = own
 
 
 def _pass(x: Tensor, *_: Any, **__: Any) -> Tensor:

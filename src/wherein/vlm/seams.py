@@ -95,6 +95,66 @@ class Seams:
                 stack.callback(owner.register_forward_hook(_after(insert)).remove)
             yield
 
+    @contextmanager
+    def until(self, layer: int) -> Iterator[None]:
+        """Inside the block, blocks behind the one of `attentions[layer]` let their input through.
+
+        For what is read off attention up to there: no state behind it means anything, and the cache has none.
+        """
+        stop = _Stop()
+        with ExitStack() as stack:
+            stack.enter_context(uncompiled())
+            stack.callback(self.attentions[layer].register_forward_hook(stop.reached).remove)
+            stack.callback(self.layers[0].register_forward_pre_hook(stop.begins).remove)
+            for block in self.layers:
+                stack.enter_context(stop.guards(block))
+            yield
+
+
+class _Stop:
+    """Whether a forward pass came to the attention behind which nothing is needed, and what the block there gave."""
+
+    def __init__(self) -> None:
+        self.past = False
+        self.given: Any = None
+
+    def begins(self, *_: Any) -> None:
+        """A forward pass enters its first block."""
+        self.past = False
+
+    def reached(self, *_: Any) -> None:
+        """The attention has run; its block goes on to its end."""
+        self.past = True
+
+    @contextmanager
+    def guards(self, block: nn.Module) -> Iterator[None]:
+        """Run the block only before the stop; behind it, return its input in the form in which blocks return."""
+        run = block.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            """The block, or what is in its place."""
+            if not self.past:
+                self.given = run(*args, **kwargs)
+                return self.given
+            x = args[0] if args else kwargs["hidden_states"]
+            return (x, *self.given[1:]) if isinstance(self.given, tuple) else x
+
+        with replaced(block, forward):
+            yield
+
+
+@contextmanager
+def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Another forward inside the block; one of the module's own (accelerate's) comes back."""
+    own = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.__dict__["forward"]
+        if own is not None:
+            module.__dict__["forward"] = own
+
 
 def uncompiled() -> AbstractContextManager[Any]:
     """Inside the block nothing runs compiled: a compiled forward pass does not see hooks that come after it."""

@@ -53,7 +53,9 @@ class Cam(Method):
         return [int(i) for i in (self._words @ query).topk(NEAREST).indices]
 
     @torch.inference_mode()
-    def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
+    def ground(
+        self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False
+    ) -> list[Grounding]:
         """The largest component of each phrase's map (it is never absent)."""
         pixels, (frame,) = self.vlm.prepare([image])
         logits = self.vlm.class_logits(self.vlm.features(pixels))[0]  # [N, C]

@@ -22,7 +22,9 @@ class Centre(Method):
     name = "centre"
     score_kind = "constant"
 
-    def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
+    def ground(
+        self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False
+    ) -> list[Grounding]:
         """The constant box for each phrase (it is never absent)."""
         height, width = image.shape[:2]
         box = np.array([BOX]) * [width, height, width, height]

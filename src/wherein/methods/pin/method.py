@@ -86,7 +86,9 @@ class Pin(Method):
         with self.vlm.seam(self.config.seam, lambda x: x + pi.to(x)):
             yield
 
-    def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
+    def ground(
+        self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False
+    ) -> list[Grounding]:
         """The box the VLM writes for each phrase; all phrases share one run of the encoder and of the prefix."""
         pixels, (frame,) = self.vlm.prepare([image])
         x_v = self.vlm.features(pixels)

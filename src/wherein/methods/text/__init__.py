@@ -23,7 +23,9 @@ class Text(Method):
     name = "text"
     score_kind = "none"
 
-    def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
+    def ground(
+        self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False
+    ) -> list[Grounding]:
         """Ask for each phrase in the words an unlocked model is asked in; what the model answers may be a box."""
         pixels, frames = self.vlm.prepare([image])
         with torch.inference_mode():

@@ -12,6 +12,7 @@ from torch import Tensor
 from wherein.errors import InputError
 from wherein.vlm import views
 from wherein.vlm.hf import HFVLM, QUESTION
+from wherein.vlm.mixing import Mixer, Sees
 from wherein.vlm.seams import Seams
 
 
@@ -53,6 +54,15 @@ class Blip2(HFVLM):
             return super().follow(out)
         return self.decoder(), {"encoder_hidden_states": out.language_model_outputs.encoder_last_hidden_state}, False
 
+    def mixers(self) -> list[Mixer]:
+        """In each layer of the Q-Former the queries look at each other, in some then at the patches."""
+        found = []
+        for layer in self.connector.encoder.layer:
+            found.append(_mixer(layer.attention.attention, "latents"))
+            if layer.has_cross_attention:
+                found.append(_mixer(layer.crossattention.attention, "patches"))
+        return found
+
     def _seams(self) -> Seams:
         if not self.model.config.is_encoder_decoder:
             return super()._seams()
@@ -88,3 +98,7 @@ class InstructBlip(Blip2):
     def call(self, text: str, image: NDArray[np.uint8]) -> Mapping[str, Any]:
         """Its processor takes the image first."""
         return self.processor(images=image, text=text, return_tensors="pt")  # type: ignore[no-any-return]
+
+
+def _mixer(attention: Any, sees: Sees) -> Mixer:
+    return Mixer(attention.query, attention.key, attention.num_attention_heads, sees)

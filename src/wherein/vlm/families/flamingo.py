@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wherein.vlm import views
 from wherein.vlm.hf import HFVLM
+from wherein.vlm.mixing import Mixer
 from wherein.vlm.seams import Seams
 
 
@@ -35,7 +36,6 @@ class Flamingo(HFVLM):
     blocks_path = "vision_model.encoder.layers"
     patches_path = "vision_model.embeddings"
     latents = True
-    reads_attention = False  # its cross-attention is no attention of transformers
     lead = "<image>"
     checkpoint = "openflamingo/OpenFlamingo-3B-vitl-mpt1b"
     licence = "MIT (weights: MPT-1B, Apache-2.0)"
@@ -77,12 +77,24 @@ class Flamingo(HFVLM):
         return self.decoder(), {"perceiver_embeddings": out.perceiver_embeddings}, True
 
     def _seams(self) -> Seams:
+        blocks = list(self.decoder().blocks)
+        gated = [block.gated_cross_attn_layer for block in blocks if block.gated_cross_attn_layer is not None]
         return Seams(
             self.connector,
             patches=self.model.get_submodule(self.patches_path),
             words=self.model.get_input_embeddings(),
-            layers=list(self.decoder().blocks),
+            layers=blocks,
+            attentions=[block.attn for block in gated],
         )
+
+    def latent_positions(self) -> NDArray[np.int64]:
+        """The gated cross-attention has no other keys."""
+        return np.arange(len(self.connector.latents))
+
+    def mixers(self) -> list[Mixer]:
+        """The resampler's: patches first, then the latents themselves."""
+        attentions = [next(layer.children()) for layer in self.connector.layers]
+        return [Mixer(each.to_q, each.to_kv, each.heads, "both", halves=2) for each in attentions]
 
     def _starting(self, count: int) -> dict[str, Tensor]:
         return {}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wherein.vlm import views
 from wherein.vlm.hf import HFVLM, QUESTION
+from wherein.vlm.mixing import Mixer
 from wherein.vlm.seams import Seams
 
 
@@ -52,6 +53,17 @@ class Idefics(HFVLM):
 
         latents = out.image_hidden_states
         return decoder, {"perceiver_embeddings": latents}, True
+
+    def latent_positions(self) -> NDArray[np.int64]:
+        """The gated cross-attention has no other keys."""
+        return np.arange(len(self.connector.latents))
+
+    def mixers(self) -> list[Mixer]:
+        """The resampler's: patches first, then the latents themselves."""
+        attentions = [block[0] for block in self.connector.blocks]
+        if self.connector.qk_layer_norms:
+            return [Mixer(each.q_layer_norm, each.k_layer_norm, each.n_heads, "both") for each in attentions]
+        return [Mixer(each.q_proj, each.k_proj, each.n_heads, "both") for each in attentions]
 
     def _seams(self) -> Seams:
         body = self.model.model

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wherein.vlm import views
-from wherein.vlm.hf import HFVLM
+from wherein.vlm.hf import HFVLM, TRAINED_AT
+from wherein.vlm.mixing import Mixer
 
 
 class Kosmos2(HFVLM):
@@ -29,6 +33,16 @@ class Kosmos2(HFVLM):
     def decoder(self) -> Any:
         """The text model's stack."""
         return self.model.text_model.model
+
+    def latent_positions(self) -> NDArray[np.int64]:
+        """Its text model puts them in by itself, where its processor says."""
+        inputs = self._processed(TRAINED_AT, TRAINED_AT)
+        return np.asarray(inputs["image_embeds_position_mask"][0].nonzero().flatten())
+
+    def mixers(self) -> list[Mixer]:
+        """One attention: patches first, then the latents themselves."""
+        attention = self.connector.x_attn
+        return [Mixer(attention.q_proj, attention.k_proj, attention.num_heads, "both")]
 
     def first_position(self) -> int:
         """Its table of positions begins behind the padding's."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wherein.vlm.attention import attend
 from wherein.vlm.flamingo.resampler import feed_forward, join_heads, split_heads
 
 
@@ -89,11 +89,11 @@ class MediaCrossAttention(nn.Module):
         query = split_heads(self.to_q(self.norm(text)), self.heads)
         key, value = (split_heads(x, self.heads) for x in self.to_kv(media).chunk(2, dim=-1))
         if visible is None:
-            out = F.scaled_dot_product_attention(query, key, value)
+            out = attend(self, query, key, value, None)
         else:
             seeing = visible.any(dim=-1, keepdim=True)
             mask = visible | ~seeing  # a softmax over nothing is NaN: such a token looks at all, and it is zeroed after
-            out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None]) * seeing[:, None]
+            out = attend(self, query, key, value, mask[:, None]) * seeing[:, None]
         return self.to_out(join_heads(out))  # type: ignore[no-any-return]
 
 

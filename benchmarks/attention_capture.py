@@ -1,0 +1,133 @@
+"""What does it cost to read attention beside the fused kernel? The last line of stdout is JSON; nothing is downloaded.
+
+LLaVA-1.5 (576 image tokens) and LLaVA-NeXT (2,880) of published depth and random weights, every width over `--narrow`.
+A grounding call runs the encoder, the image and one phrase, and reads the row of the phrase's last token in all heads;
+it is timed beside the plain model on the same text, and beside what a user would do without it: the same model with
+eager attention and `output_attentions=True`, which builds a matrix of all tokens by all tokens a head and layer.
+
+eager_to_capture, capture_to_plain, stopped_to_plain: medians of ratios over turns made one after another; `stopped`
+reads three heads of layer 14 (of 32) and runs no further
+extra_mib: how much further the process grew during a call than during the plain one, which makes the same cache
+share_of_eager: capture's extra over eager's
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from published import Scale, build
+
+from wherein.methods.heads.canvas import Canvas
+from wherein.methods.heads.maps import attention_maps
+from wherein.vlm.hf import HFVLM
+
+FAMILIES = {"llava": (336, 336), "llava_next": (672, 672)}
+HEADS = [(14, 0), (14, 1), (14, 2)]
+TEXT = " the cup on the table."
+Calls = dict[str, Callable[[], Any]]
+
+
+def calls(vlm: HFVLM, side: tuple[int, int]) -> Calls:
+    """The plain forward, ours with all heads and with three, and eager's, from the same prepared image."""
+    image = np.random.default_rng(0).integers(0, 256, (*side, 3), np.uint8)
+    pixels, (frame,) = vlm.prepare([image])
+    canvas = Canvas(vlm, frame)
+    words = torch.tensor([vlm.encode(TEXT)])
+    bare = vlm._processed(frame.width, frame.height, True)
+    asked = {**bare, **{key: value for key, value in pixels.items() if key not in bare or "pixel" in key}}
+    asked["input_ids"] = torch.cat([bare["input_ids"], words], 1)
+    asked["attention_mask"] = torch.ones_like(asked["input_ids"])
+
+    def plain(**more: Any) -> Any:
+        """The model's own forward on image and phrase."""
+        return vlm.model(**asked, use_cache=True, logits_to_keep=1, **more)
+
+    def eager() -> Any:
+        """All matrices, of which one row each is wanted."""
+        decoder, before = vlm.model.get_decoder(), vlm.model.get_decoder().config._attn_implementation
+        decoder.set_attn_implementation("eager")
+        try:
+            return torch.stack([one[0, :, -1] for one in plain(output_attentions=True).attentions])
+        finally:
+            decoder.set_attn_implementation(before)
+
+    return {
+        "plain": plain,
+        "capture": lambda: attention_maps(vlm, vlm.features(pixels), canvas, [[TEXT]]),
+        "stopped": lambda: attention_maps(vlm, vlm.features(pixels), canvas, [[TEXT]], HEADS),
+        "eager": eager,
+    }
+
+
+def grown(call: Callable[[], Any]) -> float:
+    """By how many MiB the process grew at most while `call` ran."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    call()
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(field: str) -> int:
+    """A field of /proc/self/status, KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])
+
+
+@torch.inference_mode()
+def measure(family: str, narrow: int, turns: int) -> dict[str, Any]:
+    """The figures of one family."""
+    vlm = build(family, Scale(narrow, 1), "cpu", torch.float32)
+    works = calls(vlm, FAMILIES[family])
+    tokens = len(vlm.image_tokens(vlm.frame_of(*FAMILIES[family])).positions)
+    extra = {name: 0.0 for name in works}
+    for name, work in works.items():
+        work()
+        extra[name] = grown(work)
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(turns):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - start)
+
+    def ratio(one: str, two: str) -> float:
+        """The median of the ratios of each turn."""
+        return round(median(a / b for a, b in zip(times[one], times[two], strict=True)), 3)
+
+    beyond = {name: round(max(0.0, extra[name] - extra["plain"]), 1) for name in ("capture", "stopped", "eager")}
+    return {
+        "image_tokens": tokens,
+        "seconds": {name: round(median(taken), 3) for name, taken in times.items()},
+        "eager_to_capture": ratio("eager", "capture"),
+        "capture_to_plain": ratio("capture", "plain"),
+        "stopped_to_plain": ratio("stopped", "plain"),
+        "extra_mib": beyond,
+        "share_of_eager": round(beyond["capture"] / max(beyond["eager"], 1e-6), 4),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=FAMILIES, action="append", help="one of them only; may be repeated")
+    parser.add_argument("--narrow", type=int, default=8, help="what widths and numbers of heads are divided by")
+    parser.add_argument("--turns", type=int, default=3)
+    given = parser.parse_args()
+    found: dict[str, Any] = {"narrow": given.narrow, "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
+    for family in given.family or FAMILIES:
+        found[family] = measure(family, given.narrow, given.turns)
+        print(family, json.dumps(found[family], indent=1))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""Finding localisation heads: every head measured on many phrases, the few that stay written down (CVPR'25, section 4).
+
+From real pairs, as published, or from composites that we make ourselves: no data are needed then, and the true box of
+every phrase is known, so heads can also be ranked by how well their maps agree with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from scipy.optimize import minimize
+
+from wherein import images as pictures
+from wherein.data import Sample
+from wherein.errors import InputError
+from wherein.geometry import paired_iou
+from wherein.methods import adapter
+from wherein.methods.heads import selection
+from wherein.methods.heads.config import HeadsConfig
+from wherein.methods.heads.criteria import agreement, attention_sum, spatial_entropy
+from wherein.methods.heads.method import Heads, instances
+from wherein.methods.heads.reading import doubt
+from wherein.methods.heads.selection import Head, Ranking
+from wherein.synth import AUGMENTED, Backgrounds, ObjectBank
+from wherein.training.pin import composed
+from wherein.training.rows import Rows
+from wherein.training.store import Labelled, Source
+from wherein.vlm.base import FrozenVLM
+
+PLACEHOLDER: tuple[Head, ...] = ((0, 0),)  # of settings whose heads are still to be found
+PRESETS = {
+    "paper": HeadsConfig(PLACEHOLDER),
+    "relative": HeadsConfig(
+        PLACEHOLDER,
+        prompt=" In the image is {noun}",
+        references=("thing", "object", "picture"),
+        sigma=0.0,
+        zoom=4,
+        threshold=0.4,
+    ),
+}
+BY = ("criteria", "agreement")
+LISTED, LISTED_ALONE = 20, 5  # heads in the file: of the ranking, and of each criterion alone
+CALIBRATED = 200  # images on which "absent" is calibrated
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Labelled images to look for heads in: `source(i)` for i below `images`, and what they are, in a sentence."""
+
+    source: Source
+    images: int
+    about: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search gives: settings with heads, and everything known of how they were found, ready for JSON."""
+
+    config: HeadsConfig
+    facts: dict[str, Any]
+    ranking: Ranking
+
+
+def composites(vlm: FrozenVLM, images: int, seed: int) -> Pairs:
+    """Composites of the object bank in the package, made as PIN's are."""
+    source = composed(ObjectBank.load(), Backgrounds.load(), vlm.size[0], seed, AUGMENTED)
+    return Pairs(source, images, f"{images} composites, seed {seed}")
+
+
+def labelled(samples: Sequence[Sample], name: str, images: int, seed: int) -> Pairs:
+    """At most so many real images, drawn at random; their boxes are used by a search by agreement only.
+
+    Raises InputError where none has a phrase.
+    """
+    asked = [sample for sample in samples if sample.objects]
+    if not asked:
+        raise InputError(f"{name} holds no phrase with a box, so there is nothing to look for heads with.")
+    kept = [asked[i] for i in np.random.default_rng(seed).permutation(len(asked))[:images]]
+
+    def source(i: int) -> Labelled:
+        """Image `i` and its phrases."""
+        objects = {thing.phrase: thing.box for thing in reversed(kept[i].objects)}  # of a phrase, its first box
+        return Labelled(pictures.load(kept[i].path), tuple(objects.items()))
+
+    digest = hashlib.sha256(str([(sample.name, sample.phrases()) for sample in kept]).encode()).hexdigest()[:12]
+    return Pairs(source, len(kept), f"{name} ({digest}), {len(kept)} images")
+
+
+def find(
+    vlm: FrozenVLM,
+    pairs: Pairs,
+    out: Path,
+    *,
+    preset: str = "auto",
+    by: str = "criteria",
+    samples: int = 1000,
+    trials: int = 5,
+    top: int = 3,
+    seed: int = 0,
+) -> Found:
+    """Measure all heads of `vlm` on `pairs`, choose `top` of them, calibrate "absent" and write the file `out`.
+
+    An interrupted search goes on where it stopped, from a file beside `out`. Raises InputError for unknown choices.
+    """
+    measured_best = "relative" if vlm.name == "default" else "paper"
+    settings = PRESETS[_known("preset", measured_best if preset == "auto" else preset, PRESETS)]
+    _known("criterion", by, BY)
+    rows = Rows(
+        out.with_name(f"{out.name}.rows"),
+        {"model": vlm.fingerprint, "data": pairs.about, "prompt": settings.prompt, "references": settings.references},
+    )
+    measured = measure(vlm, pairs, settings, rows)
+    drawn = selection.trials(len(measured), trials, samples, seed)
+    config, facts, ranking = choose(measured, drawn, settings, by, top)
+    config, figures = calibrate(vlm, pairs, config, seed)
+    facts = {
+        "by": by,
+        "data": pairs.about,
+        "samples": len(drawn[0]),
+        "trials": trials,
+        "seed": seed,
+        **facts,
+        **figures,
+    }
+    adapter.save_file_only(out, Heads.name, vlm, config.to_dict(), facts)
+    rows.finish()
+    return Found(config, facts, ranking)
+
+
+def measure(vlm: FrozenVLM, pairs: Pairs, settings: HeadsConfig, rows: Rows) -> NDArray[np.float32]:
+    """float32[S, 3, L, H] over all phrases of all images: attention sum, spatial entropy, agreement with the box.
+
+    Entropy and agreement are those of the maps as they are read: of the evidence, where reference phrases are given.
+    """
+    method = Heads(vlm, config=settings)
+    todo, console = range(len(rows.done), pairs.images), Console(stderr=True)
+    for i in track(todo, "measuring heads", console=console, disable=not (todo and console.is_terminal)):
+        image = pairs.source(i)
+        canvas, maps, seen = method.look(image.image, [phrase for phrase, _ in image.objects], every_head=True)
+        truth = np.stack([canvas.inside(box) for _, box in image.objects])[:, None, None]
+        figures = attention_sum(maps), spatial_entropy(seen), agreement(seen, truth)
+        rows.add(np.stack(figures, 1).astype(np.float32))
+    return np.concatenate(rows.done)
+
+
+def choose(
+    measured: NDArray[np.float32], drawn: Sequence[NDArray[np.int64]], settings: HeadsConfig, by: str, top: int
+) -> tuple[HeadsConfig, dict[str, Any], Ranking]:
+    """The `top` heads of float[S, 3, L, H] over the trials' samples, what is worth knowing of them, and the ranking.
+
+    The order is that of the mean over trials: of the frequency, or of the agreement.
+    """
+    sums, entropy, overlap = np.asarray(measured, np.float64).transpose(1, 0, 2, 3)
+    each = [selection.by_criteria(sums[trial], entropy[trial]) for trial in drawn]
+    frequency, deviation = selection.spread(each)
+    joined = np.unique(np.concatenate(drawn))
+    known = selection.by_criteria(sums[joined], entropy[joined])
+    order = selection.by_agreement(sums[joined], entropy[joined], overlap[joined]).order
+    mean_overlap = overlap[joined].mean(0)
+    if by == "criteria":
+        order = tuple(sorted(known.order, key=lambda head: (-frequency[head], known.entropy[head], head)))
+    alone = {
+        "sum only": selection.votes(-sums[joined], selection.counted(known.sums)),
+        "entropy only": selection.votes(entropy[joined], selection.counted(known.sums)),
+    }
+    facts = {
+        **{name: selection.most(share, LISTED_ALONE) for name, share in alone.items()},
+        "tau": float(np.mean([ranking.tau for ranking in each])),
+        "kept": len(known.order),
+        "rank_correlation": selection.rank_correlation(frequency, mean_overlap),
+        "heads": [
+            {
+                "layer": layer,
+                "head": head,
+                "frequency": float(frequency[layer, head]),
+                "deviation": float(deviation[layer, head]),
+                "mean_entropy": float(known.entropy[layer, head]),
+                "attention_sum": float(known.sums[layer, head]),
+                "agreement": float(mean_overlap[layer, head]),
+            }
+            for layer, head in order[:LISTED]
+        ],
+    }
+    return replace(settings, heads=order[:top]), facts, replace(known, order=order, frequency=frequency)
+
+
+def calibrate(vlm: FrozenVLM, pairs: Pairs, config: HeadsConfig, seed: int) -> tuple[HeadsConfig, dict[str, float]]:
+    """Settings with the weights of `doubt` for "absent", and the figures: box IoU, and how well absence is told.
+
+    Logistic regression on as many phrases that are in an image as phrases of other images that are not; its ROC is that
+    of a half that was not fitted.
+    """
+    rng, method = np.random.default_rng(seed), Heads(vlm, config=config)
+    images = [pairs.source(int(i)) for i in rng.permutation(pairs.images)[:CALIBRATED]]
+    names = sorted({phrase for image in images for phrase, _ in image.objects})
+    figures, missing, overlaps = [], [], []
+    for image in images:
+        here = [phrase for phrase, _ in image.objects]
+        away = [str(name) for name in rng.permutation(names) if name not in here][: len(here)]
+        canvas, maps, seen = method.look(image.image, here + away)
+        figures += [doubt(own, heat) for own, heat in zip(maps, seen, strict=True)]
+        missing += [False] * len(here) + [True] * len(away)
+        for (_, box), heat in zip(image.objects, seen, strict=False):
+            drawn = method.heat(heat)
+            answer = canvas.to_image(
+                instances(drawn, config.threshold, canvas.shown(drawn.shape))[0].box[None], drawn.shape
+            )
+            overlaps.append(float(paired_iou(answer, box[None])[0]))
+    x, y = np.array(figures), np.array(missing)
+    half = np.arange(len(y)) % 4 < 2
+    told = roc_auc(_logits(_fit(x[half], y[half]), x[~half]), y[~half]) if 0 < y[half].sum() < half.sum() else 0.5
+    weights = tuple(_fit(x, y).tolist()) if y.any() and not y.all() else ()
+    return replace(config, absent=weights), {"miou": float(np.mean(overlaps)), "absent_roc_auc": told}
+
+
+def roc_auc(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+    """The chance that a true one scores above a false one, ties by half (area under the ROC curve)."""
+    above = scores[truth][:, None] - scores[~truth][None]
+    return float((above > 0).mean() + (above == 0).mean() / 2)
+
+
+def _fit(x: NDArray[np.float64], y: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Logistic regression: float64[F + 1], a weight for each figure of float64[S, F] in its unit, and a constant."""
+    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-9)
+    z, sign = (x - mean) / scale, np.where(y, 1, -1)
+
+    def loss(w: NDArray[np.float64]) -> float:
+        """Mean logistic loss, and a little against weights that run away."""
+        return float(np.logaddexp(0, -(z @ w[:-1] + w[-1]) * sign).mean() + 1e-3 * (w[:-1] ** 2).sum())
+
+    w = minimize(loss, np.zeros(x.shape[1] + 1)).x
+    return np.append(w[:-1] / scale, w[-1] - (w[:-1] * mean / scale).sum())
+
+
+def _logits(weights: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(x @ weights[:-1] + weights[-1])
+
+
+def _known(what: str, name: str, choices: Any) -> str:
+    if name not in choices:
+        raise InputError(f"There is no {what} {name!r}: choose {', '.join(choices)}.")
+    return name

@@ -1,0 +1,130 @@
+"""`wherein heads` and what heads add to `wherein locate`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from wherein.cli import app
+from wherein.errors import InputError
+
+PHOTO = str(files("wherein") / "examples" / "cat.jpg")
+
+
+def wherein(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wherein", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.usefixtures("default_vlm")
+def test_heads_locate_draw_and_say_so(tmp_path: Path) -> None:
+    done = wherein(
+        "locate",
+        PHOTO,
+        "the cat",
+        "a ball",
+        "--method",
+        "heads",
+        "--json",
+        "--save",
+        "h.png",
+        "--heatmap",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["method"] == "heads" and [g["phrase"] for g in answer["groundings"]] == ["the cat", "a ball"]
+    cat = answer["groundings"][0]
+    assert cat["score_kind"] == "attention_share" and 0 <= cat["absent_probability"] <= 1
+    assert Image.open(tmp_path / "h.png").width > 400
+    done = wherein("locate", PHOTO, "the cat", "--method", "heads", "--all", "--mask", "--save", "m.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    drawn = np.asarray(Image.open(tmp_path / "m.png").convert("RGB"))
+    plain = np.asarray(Image.open(PHOTO).convert("RGB"))
+    assert drawn.shape == plain.shape and (drawn != plain).mean() > 0.1  # a box alone changes far less
+
+
+@pytest.mark.usefixtures("default_vlm")
+def test_heads_are_found_tabled_and_used(tmp_path: Path) -> None:
+    done = wherein("heads", "find", "--out", "heads.json", "--pool", "4", "--trials", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "tau" in done.stdout and (tmp_path / "heads.png").exists()
+    found = json.loads((tmp_path / "heads.json").read_text())
+    assert len(found["config"]["heads"]) == 3 and found["found"]["data"].startswith("4 composites")
+    Image.open(PHOTO).save(tmp_path / "cat.png")
+    (tmp_path / "pairs.json").write_text(
+        json.dumps([{"file_name": "cat.png", "phrase": "the cat", "bbox": [10, 5, 300, 250]}])
+    )
+    done = wherein(
+        "heads", "table", "k", "--data", "pairs.json", "--images", ".", "--protocol", "pairs", "--json", "-",
+        "--adapter", "heads.json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["methods"]) == [f"k={k}" for k in range(1, 6)]
+    done = wherein("locate", PHOTO, "the cat", "--adapter", "heads.json", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["method"] == "heads", done.stderr
+    done = wherein(
+        "heads",
+        "find",
+        "--out",
+        "real.json",
+        "--pairs",
+        "pairs.json",
+        "--images",
+        ".",
+        "--by",
+        "agreement",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pairs.json" in json.loads((tmp_path / "real.json").read_text())["found"]["data"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["locate", PHOTO, "a cat", "--mask"], "--save"),
+        (["locate", PHOTO, "a cat", "--heatmap", "--mask", "--save", "x.png"], "choose"),
+        (["heads", "find", "--out", "none/heads.json"], "none"),
+        (["heads", "find", "--out", "."], "is a folder"),
+        (["heads", "find", "--out", "h.json", "--pairs", "p.json"], "--images"),
+        (["heads", "find", "--out", "h.json", "--preset", "mine"], "mine"),
+        (["heads", "find", "--out", "h.json", "--by", "luck"], "luck"),
+        (["heads", "table", "colour", "--data", "p.json", "--images", "."], "colour"),
+        (["heads", "table", "k", "--data", "p.json", "--images", "."], "p.json"),
+    ],
+)
+def test_wrong_calls_fail_before_the_model_is_loaded(
+    arguments: list[str], word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wherein.vlm.load_vlm", lambda *_: pytest.fail("the model was loaded"))
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, InputError) and word in str(result.exception)
+
+
+@pytest.mark.usefixtures("default_vlm")
+@pytest.mark.parametrize(
+    ("phrase", "word"),
+    [("?!...", "names nothing"), ("a" * 10_000, "10000 characters"), ("the <|im_end|> cat", "control token")],
+)
+def test_bad_phrases_are_one_sentence(phrase: str, word: str, tmp_path: Path) -> None:
+    done = wherein("locate", PHOTO, phrase, "--method", "heads", cwd=tmp_path)
+    assert done.returncode == 2 and word in done.stderr and "Traceback" not in done.stderr and not done.stdout
+
+
+@pytest.mark.usefixtures("default_vlm")
+def test_an_image_of_one_pixel_gets_an_answer(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1), "red").save(tmp_path / "dot.png")
+    done = wherein("locate", "dot.png", "a cat", "--method", "heads", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (grounding,) = json.loads(done.stdout)["groundings"]
+    assert grounding["absent"] or grounding["boxes"] == [[0.0, 0.0, 1.0, 1.0]] or len(grounding["boxes"]) == 1

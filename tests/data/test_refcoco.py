@@ -1,0 +1,150 @@
+"""RefCOCO's refs: which expressions become pairs, and the sentence for each way in which the files can be wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wherein.data import Sample, read_refcoco
+from wherein.errors import InputError
+
+RUNS = {"size": [4, 6], "counts": [4, 8, 12]}
+INSTANCES: dict[str, Any] = {
+    "images": [
+        {"id": 7, "file_name": "COCO_7.jpg", "width": 6, "height": 4},
+        {"id": 8, "file_name": "COCO_8.jpg", "width": 6, "height": 4},
+        {"id": 9, "file_name": "COCO_9.jpg", "width": 6, "height": 4},
+    ],
+    "annotations": [
+        {"id": 70, "image_id": 7, "category_id": 1, "bbox": [1, 0, 2, 4], "segmentation": RUNS, "iscrowd": 1},
+        {"id": 71, "image_id": 7, "category_id": 1, "bbox": [0, 0, 1, 4]},
+        {"id": 80, "image_id": 8, "category_id": 1, "bbox": "never referred to, so never read"},
+        {"id": 81, "image_id": 8, "category_id": 1, "bbox": [2, 2, 2, 2]},
+        {"id": 90, "image_id": 9, "category_id": 1, "bbox": [2, 2, 2, 2]},
+    ],
+}
+
+
+def ref(ann: int, split: str, *sentences: str) -> dict[str, Any]:
+    texts = [{"sent": text, "raw": text.upper(), "tokens": text.split()} for text in sentences]
+    name = f"COCO_{ann // 10}_{ann}.jpg"  # as published: with the object's number, so not the image's name
+    return {"ref_id": ann, "ann_id": ann, "image_id": ann // 10, "split": split, "file_name": name, "sentences": texts}
+
+
+REFS = [
+    ref(81, "val", "right man"),
+    ref(71, "val", "left man", "the left man", "left man"),
+    ref(70, "testA", "the crowd"),
+    ref(70, "val", "left man"),
+    ref(90, "val"),
+]
+
+
+def read(folder: Path, split: str | None = "val", refs: Any = None, instances: Any = None) -> list[Sample]:
+    (folder / "refs.json").write_text(json.dumps(REFS if refs is None else refs))
+    (folder / "instances.json").write_text(json.dumps(INSTANCES if instances is None else instances))
+    return list(read_refcoco(folder / "refs.json", folder / "images", split))
+
+
+def test_every_expression_of_the_split_is_a_pair(tmp_path: Path) -> None:
+    second, first = read(tmp_path)  # in the order of the refs; the image whose ref has no sentence is not there
+    assert (first.name, first.path, first.width, first.height) == (
+        "COCO_7.jpg",
+        tmp_path / "images" / "COCO_7.jpg",
+        6,
+        4,
+    )
+    assert [one.phrase for one in first.objects] == ["left man", "the left man", "left man", "left man"]
+    assert [one.box.tolist() for one in first.objects] == [[0, 0, 1, 4]] * 3 + [[1, 0, 3, 4]]
+    assert [one.mask is None for one in first.objects] == [True, True, True, False]
+    assert first.objects[3].mask is not None and first.objects[3].mask.decode(4, 6).sum() == 8
+    assert (second.name, [one.phrase for one in second.objects]) == ("COCO_8.jpg", ["right man"])
+
+
+def test_a_split_is_chosen(tmp_path: Path) -> None:
+    (crowd,) = read(tmp_path, "testA")  # people refer to crowds, too
+    assert [one.phrase for one in crowd.objects] == ["the crowd"]
+    for split, message in ((None, "none was chosen"), ("test", "'test' is not among them")):
+        with pytest.raises(InputError, match=rf"refs.json have the splits 'testA', 'val', and {message}"):
+            read(tmp_path, split)
+    assert len(read(tmp_path, None, [one for one in REFS if one["split"] == "val"])) == 2
+
+
+def test_a_sentence_as_it_was_written_will_do(tmp_path: Path) -> None:
+    (sample,) = read(tmp_path, refs=[{**REFS[0], "sentences": [{"raw": "Right man!"}, {"sent": None, "raw": "He"}]}])
+    assert [one.phrase for one in sample.objects] == ["Right man!", "He"]
+
+
+def test_instances_elsewhere(tmp_path: Path) -> None:
+    read(tmp_path)
+    (tmp_path / "instances.json").rename(tmp_path / "other.json")
+    assert len(list(read_refcoco(tmp_path / "refs.json", tmp_path, "val", tmp_path / "other.json"))) == 2
+    with pytest.raises(InputError, match="Cannot read the annotation file .*instances.json: No such file"):
+        list(read_refcoco(tmp_path / "refs.json", tmp_path, "val"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ann_id": 5}, r"refs.json, ref\[0\] has ann_id 5, but no annotation has this id"),
+        ({"image_id": 5}, r"ref\[0\] has image_id 5, but no image has this id"),
+        ({"image_id": 7}, r"ref\[0\] has image_id 7, but its annotation is of another image"),
+        ({"ann_id": 80}, r"instances.json, annotations\[2\] has bbox 'never"),
+        ({"split": None}, r"ref\[0\] has split None"),
+        ({"sentences": "left"}, r"ref\[0\] has sentences 'left', but it must be a list"),
+        ({"sentences": ["left"]}, r"ref\[0\], sentences\[0\] is 'left', but must be a JSON object"),
+        ({"sentences": [{"sent": " "}]}, r"sentences\[0\] has sent ' '"),
+        ({"sentences": [{"tokens": []}]}, r"sentences\[0\] has no 'raw'"),
+    ],
+)
+def test_a_wrong_ref_is_told(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, refs=[{**REFS[0], **changes}])
+
+
+def test_other_files_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"refs.json is no list, so not RefCOCO's refs; is it instances.json\?"):
+        read(tmp_path, refs=INSTANCES)
+    with pytest.raises(InputError, match=r"instances.json, images\[1\] repeats the id 7"):
+        read(tmp_path, instances={**INSTANCES, "images": [INSTANCES["images"][0]] * 2})
+    named = [{**image, "file_name": "a.jpg"} for image in INSTANCES["images"]]
+    with pytest.raises(InputError, match="repeats the file_name 'a.jpg'"):
+        read(tmp_path, instances={**INSTANCES, "images": named})
+
+
+class _Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self._path,)
+
+
+@pytest.mark.parametrize("suffix", [".p", ".pkl", ".P"])
+def test_a_pickle_is_never_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"refs(unc){suffix}"
+    path.write_bytes(pickle.dumps(_Trap(tmp_path / "trapped")))
+    with pytest.raises(InputError, match="is a pickle, which can run any code"):
+        list(read_refcoco(path, tmp_path, "val"))
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_the_command_that_converts_a_pickle_works_as_it_is_printed(tmp_path: Path) -> None:
+    read(tmp_path)
+    path = tmp_path / "refs(unc).p"
+    path.write_bytes(pickle.dumps(REFS))
+    with pytest.raises(InputError) as caught:
+        list(read_refcoco(path, tmp_path, "val"))
+    command = str(caught.value)[str(caught.value).index("python -c") :]
+    subprocess.run([sys.executable, *shlex.split(command)[1:]], check=True)
+    assert len(list(read_refcoco(tmp_path / "refs(unc).json", tmp_path, "val"))) == 2

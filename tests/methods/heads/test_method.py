@@ -1,0 +1,150 @@
+"""Heads as a method: what is read of a file, what an answer holds, what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from wherein import images, methods
+from wherein.errors import AdapterError
+from wherein.geometry import iou
+from wherein.methods.heads import Heads, HeadsConfig
+from wherein.methods.heads.method import published
+
+PHRASES = ["the dog", "a red mug"]
+HEADS = ((0, 1), (1, 2))
+
+
+def planted(method: Heads, *boxes: tuple[int, int, int, int]) -> None:
+    """Let every head of the method see these boxes of cells, and nothing else."""
+    grid = method.vlm.grid
+    heat = np.full((1, 2, *grid), 0.001, np.float32)
+    for x0, y0, x1, y1 in boxes:
+        heat[..., y0:y1, x0:x1] = 0.2
+    real = method.look
+    method.look = lambda image, phrases: (real(image, phrases)[0], heat, heat)  # type: ignore[method-assign,misc,assignment]
+
+
+def test_a_grounding_is_the_region_in_pixels_of_the_image(tiny_vlm: Any, image: NDArray[np.uint8]) -> None:
+    """The tiny model's 3 x 4 cells over an image of 70 x 90 pixels."""
+    method = Heads(tiny_vlm, config=HeadsConfig(HEADS, sigma=0.0))
+    planted(method, (1, 0, 3, 2))
+    (found,) = method.ground(image, ["it"])
+    np.testing.assert_allclose(found.boxes, [[17.5, 0, 52.5, 60]])
+    assert found.scores[0] == pytest.approx(0.8 / (0.8 + 0.001 * 8), rel=1e-3)
+    assert found.heatmap is not None and found.heatmap.shape == (3, 4)
+    assert found.mask is not None and found.mask.shape == (90, 70)
+    inside = found.mask[2:50, 20:50]
+    assert inside.all() and found.mask.sum() == pytest.approx(35 * 60, rel=0.1)
+    assert found.absent_probability is None and not found.absent
+
+
+def test_every_region_is_an_instance_when_all_are_asked_for(tiny_vlm: Any, image: NDArray[np.uint8]) -> None:
+    method = Heads(tiny_vlm, config=HeadsConfig(HEADS, sigma=0.0))
+    planted(method, (0, 0, 1, 2), (3, 1, 4, 3))
+    (one,), (all_of_them,) = method.ground(image, ["it"]), method.ground(image, ["it"], every=True)
+    assert len(one.boxes) == 1 and len(all_of_them.boxes) == 2
+    np.testing.assert_allclose(all_of_them.boxes[0], one.boxes[0])
+    assert all_of_them.mask is not None and one.mask is not None and all_of_them.mask.sum() > one.mask.sum()
+
+
+def test_a_calibrated_absence_is_told_unless_a_box_is_wanted(tiny_vlm: Any, image: NDArray[np.uint8]) -> None:
+    for constant, gone in ((9.0, True), (-9.0, False)):
+        method = Heads(tiny_vlm, config=HeadsConfig(HEADS, absent=(0.0, 0.0, 0.0, 0.0, 0.0, constant)))
+        found = method.ground(image, PHRASES)
+        assert [grounding.absent for grounding in found] == [gone, gone]
+        assert all(len(grounding.boxes) == (0 if gone else 1) for grounding in found)
+        assert found[0].heatmap is not None
+        assert not any(grounding.absent for grounding in method.ground(image, PHRASES, absent=False))
+
+
+def test_settings_change_what_is_read(tiny_vlm: Any, image: NDArray[np.uint8]) -> None:
+    """Every option reaches the map, and phrases of one call do not, unless they stand in one sentence."""
+    plain = Heads(tiny_vlm, config=HeadsConfig(HEADS)).ground(image, PHRASES)
+    for changed in (
+        {"sigma": 0.0},
+        {"prompt": " In the image is {noun}"},
+        {"references": ("thing", "object")},
+        {"scale": "range"},
+        {"zoom": 2},
+        {"steps": 1},
+        {"heads": ((0, 0),)},
+    ):
+        other = Heads(tiny_vlm, config=HeadsConfig(**{"heads": HEADS, **changed})).ground(image, PHRASES)
+        assert plain[1].heatmap is not None and other[1].heatmap is not None
+        same = plain[1].heatmap.shape == other[1].heatmap.shape
+        assert not same or not np.allclose(plain[1].heatmap, other[1].heatmap), changed
+    alone = Heads(tiny_vlm, config=HeadsConfig(HEADS)).ground(image, PHRASES[1:])
+    np.testing.assert_allclose(alone[0].heatmap, plain[1].heatmap, atol=1e-6)
+    joint = Heads(tiny_vlm, config=HeadsConfig(HEADS, together=True)).ground(image, PHRASES)
+    assert joint[1].heatmap is not None and not np.allclose(joint[1].heatmap, plain[1].heatmap)
+
+
+def test_a_file_is_an_adapter(tiny_vlm: Any, save_heads: Callable[..., Path], image: NDArray[np.uint8]) -> None:
+    path = save_heads(tiny_vlm, zoom=2, threshold=0.3, references=("thing",))
+    method = methods.create("auto", tiny_vlm, path)
+    assert isinstance(method, Heads)
+    assert method.config == HeadsConfig(HEADS, zoom=2, threshold=0.3, references=("thing",))
+    direct = Heads(tiny_vlm, config=method.config).ground(image, PHRASES)
+    assert [g.to_dict() for g in method.ground(image, PHRASES)] == [g.to_dict() for g in direct]
+
+
+def test_a_file_for_another_model_or_method_is_refused(tiny_vlm: Any, save_heads: Callable[..., Path]) -> None:
+    path = save_heads(tiny_vlm)
+    other = type(tiny_vlm)(grid=(2, 2), size=(32, 32))
+    with pytest.raises(AdapterError, match=r"another model.*grid"):
+        methods.create("heads", other, path)
+    with pytest.raises(AdapterError, match="made for the method 'heads'"):
+        methods.create("pin", tiny_vlm, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"heads": []}, "names no head"),
+        ({"heads": [[1]]}, "damaged"),
+        ({"heads": [[0, 1]], "prompt": "no place"}, "no place for the phrase"),
+        ({"heads": [[0, 1]], "scale": "loud"}, "no scale 'loud'"),
+        ({"heads": [[0, 1]], "threshold": "most"}, "no threshold 'most'"),
+        ({"heads": [[0, 1]], "kernel": 4}, "odd number"),
+        ({"heads": [[0, 1]], "colour": 3}, "colour"),
+        ({}, "no heads"),
+    ],
+)
+def test_a_damaged_file_is_refused_in_a_sentence(
+    tiny_vlm: Any, save_heads: Callable[..., Path], change: dict[str, Any], sentence: str
+) -> None:
+    path = save_heads(tiny_vlm)
+    about = json.loads(path.read_text())
+    about["config"] = change
+    path.write_text(json.dumps(about))
+    with pytest.raises(AdapterError, match=sentence):
+        methods.create("heads", tiny_vlm, path)
+    path.write_text("{")
+    with pytest.raises(AdapterError, match="not an adapter's configuration"):
+        methods.create("heads", tiny_vlm, path)
+
+
+def test_a_model_without_known_heads_says_how_to_find_them(tiny_vlm: Any) -> None:
+    with pytest.raises(AdapterError, match="wherein heads find --model tiny"):
+        methods.create("heads", tiny_vlm)
+
+
+def test_the_published_heads_are_those_of_the_paper() -> None:
+    by_name = {entry["name"]: entry for entry in published()}
+    assert by_name["LLaVA-1.5-7B"]["heads"] == [[14, 24], [14, 13], [14, 26]]
+    assert by_name["LLaVA-1.5-13B"]["heads"] == [[15, 39], [16, 30], [7, 2]]
+
+
+def test_the_built_in_model_has_heads_that_find_the_cat(default_vlm: Any) -> None:
+    folder = Path(methods.__file__).parents[1] / "examples"
+    truth = json.loads((folder / "truth.json").read_text())["cat.jpg"]
+    (found,) = methods.create("heads", default_vlm).ground(images.load(folder / "cat.jpg"), [truth["phrase"]])
+    assert iou(found.boxes, np.array([truth["box"]]))[0, 0] > 0.3
+    assert found.absent_probability is not None

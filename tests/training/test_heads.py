@@ -1,0 +1,129 @@
+"""The search for heads, on the tiny model: what it writes, that it goes on where it stopped, what it is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wherein import methods
+from wherein.data import LabelledBox, Sample
+from wherein.errors import InputError
+from wherein.methods.heads import Heads
+from wherein.training import heads as search
+from wherein.training.heads import Pairs, composites, find, labelled, roc_auc
+from wherein.training.heads_plot import save_plot
+from wherein.training.store import Labelled
+
+
+@pytest.fixture
+def deep(tiny_vlm: Any) -> Any:
+    """The tiny model with four layers, two of which count."""
+    return type(tiny_vlm)(name="deep", layers=4)
+
+
+@pytest.fixture
+def pairs(deep: Any) -> Pairs:
+    return composites(deep, 6, 0)
+
+
+def test_a_file_says_all_that_is_known(deep: Any, pairs: Pairs, tmp_path: Path) -> None:
+    out = tmp_path / "heads.json"
+    found = find(deep, pairs, out, samples=4, trials=3, top=2, seed=1)
+    about = json.loads(out.read_text())
+    assert about["method"] == "heads" and about["fingerprint"] == deep.fingerprint
+    facts = about["found"]
+    assert facts["by"] == "criteria" and facts["trials"] == 3 and facts["samples"] <= 4 and facts["seed"] == 1
+    assert "6 composites" in facts["data"] and 0 < facts["tau"] < 1 and 0 <= facts["absent_roc_auc"] <= 1
+    for head in facts["heads"]:
+        assert head["layer"] >= 2 and 0 <= head["frequency"] <= 1 and head["deviation"] >= 0
+        assert head["attention_sum"] <= 1 and head["mean_entropy"] >= 0
+    frequencies = [head["frequency"] for head in facts["heads"]]
+    assert frequencies == sorted(frequencies, reverse=True)
+    assert about["config"]["heads"] == [[head["layer"], head["head"]] for head in facts["heads"][:2]]
+    assert len(about["config"]["absent"]) == 6
+    assert [p.name for p in tmp_path.iterdir()] == ["heads.json"]
+    method = methods.create("auto", deep, out)
+    assert isinstance(method, Heads) and method.config == found.config
+
+
+def test_the_same_seed_finds_the_same(deep: Any, pairs: Pairs, tmp_path: Path) -> None:
+    """LH-6."""
+    files = [tmp_path / name for name in ("one.json", "two.json")]
+    for file in files:
+        find(deep, pairs, file, samples=4, trials=2)
+    assert files[0].read_text() == files[1].read_text()
+
+
+def test_by_agreement_the_boxes_decide(deep: Any, pairs: Pairs, tmp_path: Path) -> None:
+    find(deep, pairs, tmp_path / "heads.json", by="agreement", top=1)
+    facts = json.loads((tmp_path / "heads.json").read_text())["found"]
+    agreements = [head["agreement"] for head in facts["heads"]]
+    assert facts["by"] == "agreement" and agreements == sorted(agreements, reverse=True)
+
+
+def test_an_interrupted_search_goes_on(deep: Any, pairs: Pairs, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def failing(i: int) -> Labelled:
+        asked.append(i)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return pairs.source(i)
+
+    broken = Pairs(failing, pairs.images, pairs.about)
+    with pytest.raises(KeyboardInterrupt):
+        find(deep, broken, tmp_path / "heads.json", samples=4, trials=2)
+    assert not (tmp_path / "heads.json").exists() and (tmp_path / "heads.json.rows").exists()
+    find(deep, broken, tmp_path / "heads.json", samples=4, trials=2)
+    assert asked[:7] == [0, 1, 2, 3, 3, 4, 5]
+    find(deep, pairs, tmp_path / "whole.json", samples=4, trials=2)
+    assert (tmp_path / "heads.json").read_text() == (tmp_path / "whole.json").read_text()
+
+
+def test_real_pairs_are_drawn_by_seed(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    box = np.array([1.0, 2.0, 9.0, 9.0])
+    samples = [
+        Sample(f"{i}", tmp_path / "a.png", 40, 30, (LabelledBox(f"cat {i}", box), LabelledBox(f"cat {i}", box * 2)))
+        for i in range(20)
+    ]
+    one, same, other = (labelled(samples, "x.json", 5, seed) for seed in (0, 0, 1))
+    assert one.images == 5 and one.about == same.about != other.about
+    image = one.source(3)
+    assert image.image.shape == (30, 40, 3) and len(image.objects) == 1
+    np.testing.assert_array_equal(image.objects[0][1], box)  # of a phrase that several objects have, the first
+    with pytest.raises(InputError, match="no phrase with a box"):
+        labelled([Sample("e", tmp_path / "a.png", 40, 30, ())], "x.json", 5, 0)
+
+
+def test_a_search_is_drawn(deep: Any, pairs: Pairs, tmp_path: Path) -> None:
+    found = find(deep, pairs, tmp_path / "heads.json", samples=4, trials=2)
+    path = save_plot(deep, pairs, found, tmp_path / "heads.png")
+    assert path.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("unknown", [{"preset": "mine"}, {"by": "luck"}])
+def test_unknown_choices_are_refused(deep: Any, pairs: Pairs, tmp_path: Path, unknown: dict[str, str]) -> None:
+    with pytest.raises(InputError, match=next(iter(unknown.values()))):
+        find(deep, pairs, tmp_path / "heads.json", **unknown)  # type: ignore[arg-type]
+
+
+def test_presets_differ_where_they_say() -> None:
+    paper, relative = search.PRESETS["paper"], search.PRESETS["relative"]
+    assert (paper.sigma, paper.kernel, paper.threshold, paper.zoom, paper.references) == (1.0, 7, "mean", 1, ())
+    assert paper.prompt == " {phrase}." and relative.references
+
+
+def test_the_roc_is_that_of_all_pairs() -> None:
+    scores, truth = np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, True, False, True])
+    assert roc_auc(scores, truth) == pytest.approx((1 + 0.5 + 1 + 1) / 4)
+    wins: Callable[[float, float], float] = lambda a, b: 1.0 if a > b else 0.5 if a == b else 0.0  # noqa: E731
+    pairs = [wins(a, b) for a in scores[truth] for b in scores[~truth]]
+    assert roc_auc(scores, truth) == pytest.approx(np.mean(pairs))
