@@ -7,7 +7,7 @@ eager attention and `output_attentions=True`, which builds a matrix of all token
 
 eager_to_capture, capture_to_plain, stopped_to_plain: medians of ratios over turns made one after another; `stopped`
 reads three heads of layer 14 (of 32) and runs no further
-extra_mib: how much further the process grew during a call than during the plain one, which makes the same cache
+extra_mib: how much further a fresh process grew during a call than during the plain one, which makes the same cache
 share_of_eager: capture's extra over eager's
 """
 
@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,11 +71,17 @@ def calls(vlm: HFVLM, side: tuple[int, int]) -> Calls:
 
 
 def grown(call: Callable[[], Any]) -> float:
-    """By how many MiB the process grew at most while `call` ran."""
-    Path("/proc/self/clear_refs").write_text("5")
+    """By how many MiB this process grows at most while `call` runs; it must be the first large one, or freed memory
+    that the allocator keeps hides what is needed."""
     before = _status("VmRSS")
     call()
     return (_status("VmHWM") - before) / 1024
+
+
+def grown_alone(family: str, narrow: int, name: str) -> float:
+    """The same in a process of its own."""
+    command = [sys.executable, __file__, "--family", family, "--narrow", str(narrow), "--only", name]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
 def _status(field: str) -> int:
@@ -88,10 +96,9 @@ def measure(family: str, narrow: int, turns: int) -> dict[str, Any]:
     vlm = build(family, Scale(narrow, 1), "cpu", torch.float32)
     works = calls(vlm, FAMILIES[family])
     tokens = len(vlm.image_tokens(vlm.frame_of(*FAMILIES[family])).positions)
-    extra = {name: 0.0 for name in works}
-    for name, work in works.items():
+    extra = {name: grown_alone(family, narrow, name) for name in works}
+    for work in works.values():
         work()
-        extra[name] = grown(work)
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(turns):
         for name, work in works.items():
@@ -121,7 +128,14 @@ def main() -> None:
     parser.add_argument("--family", choices=FAMILIES, action="append", help="one of them only; may be repeated")
     parser.add_argument("--narrow", type=int, default=8, help="what widths and numbers of heads are divided by")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--only", help="run this call once and print by how many MiB the process grew")
     given = parser.parse_args()
+    if given.only:
+        (family,) = given.family
+        with torch.inference_mode():
+            vlm = build(family, Scale(given.narrow, 1), "cpu", torch.float32)
+            print(grown(calls(vlm, FAMILIES[family])[given.only]))
+        return
     found: dict[str, Any] = {"narrow": given.narrow, "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
     for family in given.family or FAMILIES:
         found[family] = measure(family, given.narrow, given.turns)

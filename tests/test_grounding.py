@@ -5,7 +5,17 @@ import pytest
 
 from wherein.grounding import Grounding
 
-KEYS = ["phrase", "boxes", "scores", "score_kind", "absent", "absent_probability", "answer", "expected_box"]
+KEYS = [
+    "phrase",
+    "boxes",
+    "scores",
+    "score_kind",
+    "absent",
+    "absent_probability",
+    "degenerate",
+    "answer",
+    "expected_box",
+]
 
 
 def test_to_dict_is_plain_json() -> None:

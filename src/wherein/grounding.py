@@ -27,6 +27,7 @@ class Grounding:
         expected_box: float64[4], probability-weighted mean box, original pixels.
         heatmap: float32[H', W'], evidence per feature cell or pixel, laid over the whole image.
         mask: bool[H, W], pixels of the image that belong to the phrase.
+        degenerate: the box is a stand-in: the model's evidence says nothing of where, and the whole image is given.
 
     Raises:
         ValueError: boxes are not [K, 4], the number of scores is not K, or a coordinate or score is not finite.
@@ -42,6 +43,7 @@ class Grounding:
     expected_box: NDArray[np.float64] | None = None
     heatmap: NDArray[np.float32] | None = None
     mask: NDArray[np.bool_] | None = None
+    degenerate: bool = False
 
     def __post_init__(self) -> None:
         boxes, scores = as_boxes(self.boxes), np.asarray(self.scores, dtype=np.float64)
@@ -66,6 +68,7 @@ class Grounding:
             "score_kind": self.score_kind,
             "absent": bool(self.absent),
             "absent_probability": None if self.absent_probability is None else float(self.absent_probability),
+            "degenerate": self.degenerate,
             "answer": self.answer,
             "expected_box": None if self.expected_box is None else np.asarray(self.expected_box).tolist(),
         }

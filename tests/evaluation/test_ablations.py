@@ -16,6 +16,7 @@ from wherein.methods.heads.criteria import attention_sum, spatial_entropy
 HEADS = ((2, 1), (3, 0))
 CONFIG = HeadsConfig(HEADS, prompt=" In the image is {noun}")
 FACTS: dict[str, Any] = {
+    "by": "criteria",
     "tau": 0.3,
     "heads": [{"layer": layer, "head": head} for layer, head in ((2, 1), (3, 0), (3, 2), (2, 0), (3, 3), (2, 2))],
     "sum only": [[3, 1], [2, 3], [2, 2]],
@@ -112,3 +113,16 @@ def test_what_a_table_needs(deep: Any) -> None:
         ablations.table("colour", deep, CONFIG, FACTS)
     with pytest.raises(InputError, match="heads find"):
         ablations.table("criteria", deep, CONFIG, {})
+    with pytest.raises(InputError, match="know the boxes"):
+        ablations.table("criteria", deep, CONFIG, {**FACTS, "by": "agreement"})
+
+
+def test_a_head_that_does_not_look_at_the_image_never_wins(deep: Any) -> None:
+    """Bug L-5: too few heads reach tau. Then those that look most, and never one of the first layers (LH-5)."""
+    maps = np.full((4, 4, 2, 2), 0.01, np.float32)
+    maps[:2] = 0.2
+    maps[3, 1], maps[2, 2] = [[0.2, 0.0], [0.0, 0.0]], 0.02
+    choose = ablations.table("criteria", deep, CONFIG, {**FACTS, "tau": 0.15})[4].choose
+    assert choose is not None and choose(maps, maps) == [(3, 1), (2, 2)]
+    none = ablations.table("criteria", deep, CONFIG, {**FACTS, "tau": 0.9})[4].choose
+    assert none is not None and none(maps, maps) == [(3, 1), (2, 2)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from wherein import methods
 from wherein.data import LabelledBox, Sample
@@ -85,6 +86,34 @@ def test_an_interrupted_search_goes_on(deep: Any, pairs: Pairs, tmp_path: Path) 
     assert (tmp_path / "heads.json").read_text() == (tmp_path / "whole.json").read_text()
 
 
+def test_nothing_of_the_model_moves(deep: Any, pairs: Pairs, tmp_path: Path) -> None:
+    """LH-15: a whole search, with gradients on around it."""
+    before = [parameter.clone() for parameter in deep.parameters()]
+    with torch.enable_grad():
+        find(deep, pairs, tmp_path / "heads.json", samples=4, trials=1)
+    for parameter, was in zip(deep.parameters(), before, strict=True):
+        assert torch.equal(parameter, was) and parameter.grad is None
+
+
+def test_too_little_to_fit_is_no_figure(deep: Any, pairs: Pairs, tmp_path: Path) -> None:
+    find(deep, Pairs(pairs.source, 1, "one"), tmp_path / "heads.json", samples=1, trials=1)
+    about = json.loads((tmp_path / "heads.json").read_text())
+    assert about["found"]["absent_roc_auc"] is None and about["config"]["absent"] == []
+
+
+def test_other_boxes_are_other_data(tmp_path: Path) -> None:
+    """A search that goes on never mixes images or boxes that only share their names."""
+    from PIL import Image
+
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    boxes = [np.array([1.0, 2.0, 9.0, 9.0]), np.array([1.0, 2.0, 9.0, 10.0])]
+    one, two = (
+        labelled([Sample("a", tmp_path / "a.png", 40, 30, (LabelledBox("cat", box),))], "x", 5, 0).about
+        for box in boxes
+    )
+    assert one != two
+
+
 def test_real_pairs_are_drawn_by_seed(tmp_path: Path) -> None:
     from PIL import Image
 
@@ -99,6 +128,9 @@ def test_real_pairs_are_drawn_by_seed(tmp_path: Path) -> None:
     image = one.source(3)
     assert image.image.shape == (30, 40, 3) and len(image.objects) == 1
     np.testing.assert_array_equal(image.objects[0][1], box)  # of a phrase that several objects have, the first
+    missing = [Sample("b", tmp_path / "b.png", 40, 30, (LabelledBox("cat", box),))]
+    with pytest.raises(InputError, match="'b' of x.json"):
+        labelled(missing, "x.json", 5, 0)
     with pytest.raises(InputError, match="no phrase with a box"):
         labelled([Sample("e", tmp_path / "a.png", 40, 30, ())], "x.json", 5, 0)
 

@@ -23,10 +23,15 @@ def test_rows_are_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
     assert len(Rows(tmp_path / "rows", SETTINGS).done) == 4
 
 
-def test_other_settings_begin_anew(tmp_path: Path) -> None:
-    Rows(tmp_path / "rows", SETTINGS).add(np.zeros(3))
-    assert Rows(tmp_path / "rows", {**SETTINGS, "model": "other"}).done == []
-    assert Rows(tmp_path / "rows", SETTINGS).done == []
+def test_what_was_measured_with_other_settings_is_kept_aside(tmp_path: Path) -> None:
+    first = Rows(tmp_path / "rows", SETTINGS)
+    assert first.note is None
+    first.add(np.zeros(3))
+    other = Rows(tmp_path / "rows", {**SETTINGS, "model": "other"})
+    assert other.done == [] and other.note is not None and "rows.old" in other.note
+    (tmp_path / "rows.old").replace(tmp_path / "rows")
+    again = Rows(tmp_path / "rows", SETTINGS)
+    assert len(again.done) == 1 and again.note is not None and "1 images" in again.note
 
 
 @pytest.mark.parametrize("cut", [1, 40, 130])

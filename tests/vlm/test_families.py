@@ -18,6 +18,8 @@ from packaging import version
 from torch import Tensor
 
 from wherein.errors import InputError
+from wherein.methods.heads.canvas import Canvas
+from wherein.methods.heads.maps import attention_maps
 from wherein.vlm.branches import Branch
 from wherein.vlm.families import FAMILIES
 from wherein.vlm.hf import HFVLM, QUESTION
@@ -228,6 +230,54 @@ def test_a_bare_prefix_has_the_image_where_the_prompt_has_it(vlm: HFVLM) -> None
     assert bare[: last + 1] == whole[: last + 1] and len(bare) <= len(whole)
     if QUESTION in vlm._lead and not vlm.latents:
         assert len(bare) < len(whole)
+
+
+def test_two_readers_of_attention_both_read(vlm: HFVLM) -> None:
+    """Seams nest, and where somebody read, the model is what it was, also after an error."""
+    outer: list[Tensor] = []
+    inner: list[Tensor] = []
+    switched = vlm.seams.decoder is not None
+    before = vlm.seams.decoder.config._attn_implementation if switched else None
+    first, second = (lambda row, _, found=found: found.append(row) for found in (outer, inner))
+    with torch.no_grad(), vlm.seam("attention", first), vlm.seam("attention", second, [0]):
+        prefix_of(vlm, photo(0))
+    count = len(vlm.seams.attentions)
+    assert len(inner) * count == len(outer) > 0
+    for one, two in zip(inner, outer[::count], strict=True):
+        assert torch.equal(one, two)
+    with pytest.raises(ZeroDivisionError), vlm.seam("attention", lambda *_: None), vlm.until(0):
+        raise ZeroDivisionError
+    assert not switched or vlm.seams.decoder.config._attn_implementation == before
+    assert not any("forward" in block.__dict__ for block in vlm.seams.layers)
+
+
+@pytest.mark.parametrize("name", ["paligemma2", "gemma3"])
+def test_a_window_that_slid_on_is_read_where_it_is(build: Any, name: str) -> None:
+    """A layer with a sliding window keeps the last keys only: the image's tokens there are counted from its end."""
+    vlm = build(name)
+    frame = vlm.frame_of(90, 70)
+    positions = vlm.image_tokens(frame).positions
+    text = vlm.model.config.get_text_config()
+    text.sliding_window = int(positions.max()) + 2
+    sliding = [i for i, kind in enumerate(text.layer_types) if kind == "sliding_attention"]
+    for layer in vlm.decoder().layers:
+        if getattr(layer.self_attn, "sliding_window", None) is not None:
+            layer.self_attn.sliding_window = text.sliding_window
+    canvas, pixels = Canvas(vlm, frame), vlm.prepare([photo(0)])[0]
+    texts = [[" a red cat located at"]]
+    found = attention_maps(vlm, vlm.features(pixels), canvas, texts)[0]
+    rows: dict[int, Tensor] = {}
+    with torch.inference_mode():
+        prefix = vlm.prefix(vlm.features(pixels), [frame], bare=True)
+        continuation = Continuation(prefix, [0])
+        with vlm.seam("attention", lambda row, layer: rows.update({layer: row[0]})):
+            continuation.hidden([vlm.encode(texts[0][0])])
+    length = continuation.filled.shape[1]
+    assert sliding and all(rows[layer].shape[-1] < length for layer in sliding)
+    for layer, row in rows.items():
+        whole = torch.zeros(row.shape[0], length)
+        whole[:, length - row.shape[-1] :] = row
+        np.testing.assert_allclose(found[layer], canvas.lay(whole[:, positions].numpy()), atol=1e-5)
 
 
 def test_our_own_cross_attention_tells_its_row(vlm: HFVLM) -> None:

@@ -67,6 +67,8 @@ def find(
         raise InputError("--pairs and --images belong together: give both, or neither to make composites.")
     if out.is_dir():
         raise InputError(f"{out} is a folder: give the name of a file in it, such as {out / 'heads.json'}.")
+    if out.suffix != ".json":
+        raise InputError(f"{out} does not end in .json, which the file is: such as {out.with_suffix('.json')}.")
     pictures.check_folder(out.parent)
     real = None if pairs is None or images is None else _real(pairs, images, pool, seed)
     vlm: FrozenVLM = load_vlm(model, device, dtype, bits, size)

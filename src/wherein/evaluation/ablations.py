@@ -96,6 +96,8 @@ def _criteria(vlm: FrozenVLM, config: HeadsConfig, facts: dict[str, Any]) -> lis
     """Each criterion and both, heads fixed by frequency or chosen for each phrase."""
     if "tau" not in facts or "sum only" not in facts:
         raise InputError("The table of criteria needs heads found by `wherein heads find`: name their file.")
+    if facts.get("by") != "criteria":
+        raise InputError("The table of criteria needs heads found by the criteria; those of this file know the boxes.")
     shared, k, tau = Shared(vlm, config), len(config.heads), float(facts["tau"])
 
     def fixed(which: str) -> HeadsConfig:
@@ -107,7 +109,7 @@ def _criteria(vlm: FrozenVLM, config: HeadsConfig, facts: dict[str, Any]) -> lis
         Variant("sum only, fixed", shared, fixed("sum only")),
         Variant("entropy only, greedy", shared, config, lambda _, seen: _best(spatial_entropy(seen), k)),
         Variant("entropy only, fixed", shared, fixed("entropy only")),
-        Variant("both, greedy", shared, config, lambda maps, seen: _best(_kept_entropy(maps, seen, tau), k)),
+        Variant("both, greedy", shared, config, lambda maps, seen: _best_kept(maps, seen, tau, k)),
         Variant("both, fixed", shared, config),
     ]
 
@@ -160,6 +162,11 @@ def _best(figures: NDArray[Any], k: int) -> list[Head]:
     return [(int(i) // figures.shape[1], int(i) % figures.shape[1]) for i in order]
 
 
-def _kept_entropy(maps: Maps, seen: Maps, tau: float) -> NDArray[np.float64]:
-    """Entropy float64[L, H] of heads that look at the image enough in this phrase, infinite for the others."""
-    return np.where(attention_sum(maps) >= tau, spatial_entropy(seen), np.inf)
+def _best_kept(maps: Maps, seen: Maps, tau: float, k: int) -> list[Head]:
+    """The `k` heads of the lowest entropy among those that look at the image enough; then those that look at it most.
+
+    A head that does not reach tau never wins by its entropy (bug L-5: there, in any order).
+    """
+    sums = attention_sum(maps)
+    kept = [head for head in _best(spatial_entropy(seen), sums.size) if head[0] >= FIRST and sums[head] >= tau]
+    return [*kept, *(head for head in _best(-sums, sums.size) if head not in kept)][:k]

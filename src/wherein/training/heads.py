@@ -22,6 +22,7 @@ from wherein import images as pictures
 from wherein.data import Sample
 from wherein.errors import InputError
 from wherein.geometry import paired_iou
+from wherein.locator import check_phrases
 from wherein.methods import adapter
 from wherein.methods.heads import selection
 from wherein.methods.heads.config import HeadsConfig
@@ -79,19 +80,27 @@ def composites(vlm: FrozenVLM, images: int, seed: int) -> Pairs:
 def labelled(samples: Sequence[Sample], name: str, images: int, seed: int) -> Pairs:
     """At most so many real images, drawn at random; their boxes are used by a search by agreement only.
 
-    Raises InputError where none has a phrase.
+    Raises InputError where none has a phrase, an image is missing, or a phrase cannot be asked for.
     """
     asked = [sample for sample in samples if sample.objects]
     if not asked:
         raise InputError(f"{name} holds no phrase with a box, so there is nothing to look for heads with.")
     kept = [asked[i] for i in np.random.default_rng(seed).permutation(len(asked))[:images]]
+    for sample in kept:
+        if not sample.path.is_file():
+            raise InputError(f"The image {sample.name!r} of {name} is not at {sample.path}.")
+        check_phrases(sample.phrases())
 
     def source(i: int) -> Labelled:
         """Image `i` and its phrases."""
         objects = {thing.phrase: thing.box for thing in reversed(kept[i].objects)}  # of a phrase, its first box
         return Labelled(pictures.load(kept[i].path), tuple(objects.items()))
 
-    digest = hashlib.sha256(str([(sample.name, sample.phrases()) for sample in kept]).encode()).hexdigest()[:12]
+    seen = [
+        (sample.name, sample.path.stat().st_size, [(o.phrase, o.box.tolist()) for o in sample.objects])
+        for sample in kept
+    ]
+    digest = hashlib.sha256(str(seen).encode()).hexdigest()[:12]
     return Pairs(source, len(kept), f"{name} ({digest}), {len(kept)} images")
 
 
@@ -116,8 +125,15 @@ def find(
     _known("criterion", by, BY)
     rows = Rows(
         out.with_name(f"{out.name}.rows"),
-        {"model": vlm.fingerprint, "data": pairs.about, "prompt": settings.prompt, "references": settings.references},
+        {
+            "model": [vlm.fingerprint, str(vlm.dtype)],
+            "data": pairs.about,
+            "prompt": settings.prompt,
+            "references": settings.references,
+        },
     )
+    if rows.note:
+        Console(stderr=True, soft_wrap=True).print(rows.note, markup=False, highlight=False)
     measured = measure(vlm, pairs, settings, rows)
     drawn = selection.trials(len(measured), trials, samples, seed)
     config, facts, ranking = choose(measured, drawn, settings, by, top)
@@ -145,6 +161,8 @@ def measure(vlm: FrozenVLM, pairs: Pairs, settings: HeadsConfig, rows: Rows) -> 
     todo, console = range(len(rows.done), pairs.images), Console(stderr=True)
     for i in track(todo, "measuring heads", console=console, disable=not (todo and console.is_terminal)):
         image = pairs.source(i)
+        for phrase, _ in image.objects:
+            vlm.check_phrase(phrase)
         canvas, maps, seen = method.look(image.image, [phrase for phrase, _ in image.objects], every_head=True)
         truth = np.stack([canvas.inside(box) for _, box in image.objects])[:, None, None]
         figures = attention_sum(maps), spatial_entropy(seen), agreement(seen, truth)
@@ -193,32 +211,34 @@ def choose(
     return replace(settings, heads=order[:top]), facts, replace(known, order=order, frequency=frequency)
 
 
-def calibrate(vlm: FrozenVLM, pairs: Pairs, config: HeadsConfig, seed: int) -> tuple[HeadsConfig, dict[str, float]]:
+def calibrate(
+    vlm: FrozenVLM, pairs: Pairs, config: HeadsConfig, seed: int
+) -> tuple[HeadsConfig, dict[str, float | None]]:
     """Settings with the weights of `doubt` for "absent", and the figures: box IoU, and how well absence is told.
 
-    Logistic regression on as many phrases that are in an image as phrases of other images that are not; its ROC is that
-    of a half that was not fitted.
+    Logistic regression on as many phrases that are in an image as phrases of other images that are not; the area under
+    its ROC curve is that of a fit to half of the images on the other half, None where there is nothing to fit.
     """
     rng, method = np.random.default_rng(seed), Heads(vlm, config=config)
-    images = [pairs.source(int(i)) for i in rng.permutation(pairs.images)[:CALIBRATED]]
-    names = sorted({phrase for image in images for phrase, _ in image.objects})
-    figures, missing, overlaps = [], [], []
-    for image in images:
+    indices = [int(i) for i in rng.permutation(pairs.images)[:CALIBRATED]]
+    names = sorted({phrase for i in indices for phrase, _ in pairs.source(i).objects})
+    figures, missing, fitted, overlaps = [], [], [], []
+    for number, image in enumerate(pairs.source(i) for i in indices):
         here = [phrase for phrase, _ in image.objects]
         away = [str(name) for name in rng.permutation(names) if name not in here][: len(here)]
         canvas, maps, seen = method.look(image.image, here + away)
         figures += [doubt(own, heat) for own, heat in zip(maps, seen, strict=True)]
         missing += [False] * len(here) + [True] * len(away)
+        fitted += [number % 2 == 0] * len(here + away)
         for (_, box), heat in zip(image.objects, seen, strict=False):
             drawn = method.heat(heat)
             answer = canvas.to_image(
                 instances(drawn, config.threshold, canvas.shown(drawn.shape))[0].box[None], drawn.shape
             )
             overlaps.append(float(paired_iou(answer, box[None])[0]))
-    x, y = np.array(figures), np.array(missing)
-    half = np.arange(len(y)) % 4 < 2
-    told = roc_auc(_logits(_fit(x[half], y[half]), x[~half]), y[~half]) if 0 < y[half].sum() < half.sum() else 0.5
+    x, y, half = np.array(figures), np.array(missing), np.array(fitted)
     weights = tuple(_fit(x, y).tolist()) if y.any() and not y.all() else ()
+    told = roc_auc(_logits(_fit(x[half], y[half]), x[~half]), y[~half]) if y[half].any() and y[~half].any() else None
     return replace(config, absent=weights), {"miou": float(np.mean(overlaps)), "absent_roc_auc": told}
 
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 NAME = "sdpa_last_row"  # transformers checks for "sdpa" that a model supports the kernel
-Read = Callable[[Tensor, int], None]
-_reader: ContextVar[tuple[dict[int, int], Read] | None] = ContextVar("last_row_reader", default=None)
+Read = Callable[[Any, int], Any]
+Readers = tuple[tuple[dict[int, int], Read], ...]  # who reads which modules, by id, under which number; the outer first
+_readers: ContextVar[Readers] = ContextVar("last_row_readers", default=())
 _ends: ContextVar[Tensor | None] = ContextVar("last_row_ends", default=None)
 
 
@@ -89,18 +90,19 @@ def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: T
 @contextmanager
 def _reading(modules: Sequence[nn.Module], read: Read, layers: Sequence[int]) -> Iterator[None]:
     """Who reads which modules, for what runs in this thread inside the block."""
-    token = _reader.set(({id(modules[i]): i for i in layers}, read))
+    token = _readers.set((*_readers.get(), ({id(modules[i]): i for i in layers}, read)))
     try:
         yield
     finally:
-        _reader.reset(token)
+        _readers.reset(token)
 
 
 def _tell(module: nn.Module, row: Callable[[], Tensor]) -> None:
     """Work the row out if somebody reads this module."""
-    wanted = _reader.get()
-    if wanted is not None and (layer := wanted[0].get(id(module))) is not None:
-        wanted[1](row(), layer)
+    wanted = [(read, layers[id(module)]) for layers, read in _readers.get() if id(module) in layers]
+    found = row() if wanted else None
+    for read, layer in wanted:
+        read(found, layer)
 
 
 def row_of(

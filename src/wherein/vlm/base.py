@@ -10,10 +10,12 @@ in for pixels: an image is encoded once, however often it is asked about.
 from __future__ import annotations
 
 import hashlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -151,6 +153,11 @@ class FrozenVLM(ABC):
         Raises InputError for a model that keeps its cells apart.
         """
         raise InputError(f"{self.name} mixes no cells: each image token stands for its own.")
+
+    @cached_property
+    def lock(self) -> AbstractContextManager[Any]:
+        """To be held while a forward pass runs with something of the model switched: one thread at a time."""
+        return threading.RLock()
 
     @property
     def device(self) -> torch.device:

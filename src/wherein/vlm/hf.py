@@ -42,8 +42,8 @@ class HFVLM(FrozenVLM):
     modules that receive features of other depths · projection: gives the connector's output, if another module ·
     blocks: the vision encoder's blocks · patches: embeds them · width_key: what its configuration calls D_v ·
     leading: rows of x_v that are no patch (CLS) · lead: the prompt up to the answer, for a checkpoint without a chat
-    template · native: the box format the model was trained to write itself, if any · checkpoint, licence: of the usual
-    weights.
+    template · opening: what stands before a user's words, where that is not all before QUESTION in it · native: the box
+    format the model was trained to write itself, if any · checkpoint, licence: of the usual weights.
     """
 
     family: ClassVar[str]
@@ -60,6 +60,7 @@ class HFVLM(FrozenVLM):
     width_key: ClassVar[str] = "hidden_size"
     leading: ClassVar[int] = 0
     lead: ClassVar[str] = ""
+    opening: ClassVar[str | None] = None
     native: ClassVar[str] = ""
     checkpoint: ClassVar[str]
     licence: ClassVar[str]
@@ -300,8 +301,8 @@ class HFVLM(FrozenVLM):
 
     @cached_property
     def _opening(self) -> str:
-        """The prompt up to a user's words; of a template that has none, all of it."""
-        return self._lead.partition(QUESTION)[0] or self._lead
+        """The prompt up to a user's words."""
+        return self._lead.partition(QUESTION)[0] if self.opening is None else self.opening
 
     def _blank(self, width: int, height: int, bare: bool = False) -> dict[str, Tensor]:
         """The inputs for an image of this size whose features are known: its pixels do not matter."""

@@ -77,8 +77,11 @@ class Prefix:
 class Continuation:
     """B rows that continue from a prefix at their own pace: right-padded chunks, masked padding, own positions."""
 
-    def __init__(self, prefix: Prefix, rows: Sequence[int]) -> None:
-        self.prefix = prefix.select(rows)
+    def __init__(self, prefix: Prefix, rows: Sequence[int], last_use: bool = False) -> None:
+        """`last_use`: nobody continues from the prefix after this, and `rows` are all of it: its cache need not be
+        copied, and goes on being filled.
+        """
+        self.prefix = prefix if last_use else prefix.select(rows)
         self.device = prefix.last.device
         self.filled = torch.ones(len(rows), prefix.length, dtype=torch.long, device=self.device)
         self.position = self.prefix.position

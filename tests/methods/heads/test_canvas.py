@@ -102,6 +102,20 @@ def test_tiles_draw_the_map_finer_and_attention_adds_up() -> None:
     assert laid[1, 1, 1] == np.float32(0.3) and np.count_nonzero(laid[1]) == 1
 
 
+@pytest.mark.parametrize(("width", "height"), [(640, 427), (480, 640), (500, 333)])
+@pytest.mark.parametrize("tiles", [(2, 2), (3, 4)])
+def test_an_even_look_is_even_however_the_tiles_lie(width: int, height: int, tiles: tuple[int, int]) -> None:
+    """Tiles do not divide the whole view's cells in whole numbers: attention spreads by area."""
+    whole = Frame.identity(width, height).resize(336, 336)
+    side = Frame.identity(width, height)
+    boxes = np.concatenate([whole.cells(24, 24), side.cells(24 * tiles[0], 24 * tiles[1])])
+    seen = np.arange(len(boxes)) < 576
+    canvas = Canvas(Shown(ImageTokens(np.arange(len(boxes)), boxes, seen, GRID)), whole)  # type: ignore[arg-type]
+    laid = canvas.lay((~seen).astype(np.float32)[None])[0]
+    assert laid.sum() == pytest.approx(len(boxes) - 576, rel=1e-4)
+    np.testing.assert_allclose(laid, laid.mean(), rtol=1e-3)
+
+
 def test_every_family_lays_all_it_looks_at_over_the_image(vlm: Any) -> None:
     """A token's attention lands where its box is; a map keeps the sum of what tokens over the image get."""
     frame = vlm.frame_of(90, 70)

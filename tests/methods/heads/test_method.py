@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,8 @@ from wherein import images, methods
 from wherein.errors import AdapterError
 from wherein.geometry import iou
 from wherein.methods.heads import Heads, HeadsConfig
-from wherein.methods.heads.method import published
+from wherein.methods.heads.method import known, published
+from wherein.vlm.prefix import Continuation
 
 PHRASES = ["the dog", "a red mug"]
 HEADS = ((0, 1), (1, 2))
@@ -109,10 +112,22 @@ def test_a_file_for_another_model_or_method_is_refused(tiny_vlm: Any, save_heads
     [
         ({"heads": []}, "names no head"),
         ({"heads": [[1]]}, "damaged"),
-        ({"heads": [[0, 1]], "prompt": "no place"}, "no place for the phrase"),
+        ({"heads": [[0, 1]], "prompt": "no place"}, "one place for the phrase"),
         ({"heads": [[0, 1]], "scale": "loud"}, "no scale 'loud'"),
         ({"heads": [[0, 1]], "threshold": "most"}, "no threshold 'most'"),
-        ({"heads": [[0, 1]], "kernel": 4}, "odd number"),
+        ({"heads": [[0, 1]], "kernel": 4}, "the kernel odd"),
+        ({"heads": [[0, 1]], "steps": 1.5}, "whole number"),
+        ({"heads": [[0, 1]], "zoom": 1.5}, "whole number"),
+        ({"heads": [[-1, 1]]}, "count from 0"),
+        ({"heads": [[0, 1]], "prompt": " {phrase} {colour}"}, "one place for the phrase"),
+        ({"heads": [[0, 1]], "prompt": " {phrase} {"}, "damaged"),
+        ({"heads": [[0, 1]], "prompt": " {phrase} {noun}"}, "one place for the phrase"),
+        ({"heads": [[0, 1]], "references": "thing"}, "references is no list"),
+        ({"heads": [[0, 1]], "references": [3]}, "list of texts"),
+        ({"heads": [[0, 1]], "absent": [1.0, 2.0]}, "5 weights and a constant"),
+        ({"heads": [[0, 1]], "absent": ["a"] * 6}, "damaged"),
+        ({"heads": [[0, 1]], "threshold": True}, "no threshold True"),
+        ({"heads": [[0, 1]], "steps": 1, "together": True}, "not together"),
         ({"heads": [[0, 1]], "colour": 3}, "colour"),
         ({}, "no heads"),
     ],
@@ -129,6 +144,84 @@ def test_a_damaged_file_is_refused_in_a_sentence(
     path.write_text("{")
     with pytest.raises(AdapterError, match="not an adapter's configuration"):
         methods.create("heads", tiny_vlm, path)
+
+
+def test_evidence_of_nothing_is_said_to_be_a_stand_in(tiny_vlm: Any, image: NDArray[np.uint8]) -> None:
+    """LH-9: a phrase that says no more than the reference phrase."""
+    method = Heads(tiny_vlm, config=HeadsConfig(HEADS, prompt=" {noun}", references=("thing",)))
+    same, other = method.ground(image, ["the thing", "a dog"])
+    assert same.degenerate and same.to_dict()["degenerate"] and same.scores.tolist() == [0.0]
+    np.testing.assert_allclose(same.boxes, [[0, 0, 70, 90]])
+    assert not other.degenerate
+
+
+def test_images_in_a_row_are_each_asked_anew(tiny_vlm: Any, image: NDArray[np.uint8]) -> None:
+    """LH-2, L-2: through one method; L-10: the grid is no square, and the images have other shapes."""
+    method, others = Heads(tiny_vlm, config=HeadsConfig(HEADS)), [255 - image, image[:50], image]
+    first = method.ground(image, PHRASES)[0].heatmap
+    heats = [method.ground(other, PHRASES)[0].heatmap for other in others]
+    assert first is not None and first.shape == (3, 4)
+    assert heats[0] is not None and not np.allclose(heats[0], first)
+    assert heats[1] is not None and not np.allclose(heats[1], first)
+    np.testing.assert_array_equal(heats[2], first)
+
+
+def test_threads_share_a_model(tiny_vlm: Any, image: NDArray[np.uint8]) -> None:
+    method = Heads(tiny_vlm, config=HeadsConfig(HEADS))
+    wanted = [grounding.to_dict() for grounding in method.ground(image, PHRASES)]
+    before = tiny_vlm.language_model.config._attn_implementation
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: method.ground(image, PHRASES), range(40)))
+    assert all([grounding.to_dict() for grounding in answer] == wanted for answer in answers)
+    assert tiny_vlm.language_model.config._attn_implementation == before
+
+
+def test_an_error_on_the_way_leaves_the_model_as_it_was(
+    tiny_vlm: Any, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = Heads(tiny_vlm, config=HeadsConfig(((0, 0),)))
+    before = tiny_vlm.language_model.config._attn_implementation
+    for place in ("feed_into_nothing", "hidden"):
+        with monkeypatch.context() as patch:
+            if place == "hidden":
+                patch.setattr(Continuation, "hidden", lambda *_: 1 / 0)
+            else:
+                patch.setattr(type(tiny_vlm), "prefix", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                method.ground(image, PHRASES)
+        assert tiny_vlm.language_model.config._attn_implementation == before
+        for module in tiny_vlm.language_model.modules():
+            assert "forward" not in module.__dict__ and not module._forward_hooks and not module._forward_pre_hooks
+
+
+def test_published_heads_are_for_the_published_architecture(tiny_vlm: Any) -> None:
+    """LLaVA of another language model, or of another encoder, has other heads."""
+    base = published()[0]["base"]
+    text = {
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "hidden_size": 4096,
+        "vocab_size": 32064,
+    }
+
+    def model(kind: str = "Llava", grid: tuple[int, int] = (24, 24), **other: int) -> Any:
+        settings = SimpleNamespace(**{**text, **other})
+        config = SimpleNamespace(get_text_config=lambda: settings)
+        made = type(kind, (), {"name": "x", "grid": grid, "language_model": SimpleNamespace(config=config)})()
+        return made
+
+    assert base["layers"] == 32
+    assert known(model())[0].heads == ((14, 24), (14, 13), (14, 26))
+    for other in (
+        model(num_key_value_heads=8),
+        model(vocab_size=128320),
+        model(grid=(16, 16)),
+        model("LlavaNext"),
+        model(hidden_size=5120),
+    ):
+        with pytest.raises(AdapterError, match="No heads are known"):
+            known(other)
 
 
 def test_a_model_without_known_heads_says_how_to_find_them(tiny_vlm: Any) -> None:

@@ -36,10 +36,7 @@ class Canvas:
         seen = _patches(vlm, frame, tokens.grid) if vlm.latents else tokens
         fine = _fineness(seen)
         self.grid = (seen.grid[0] * fine, seen.grid[1] * fine)
-        owner, place = self._placed(seen, fine)
-        share = 1 / np.bincount(owner, minlength=len(seen.boxes))[owner]
-        shape = (len(seen.boxes), self.grid[0] * self.grid[1])
-        self._weights = sparse.csr_matrix((share, (owner, place)), shape)
+        self._weights = sparse.csr_matrix(self._shares(self._in_view(seen)))
 
     def lay(self, rows: NDArray[np.float32], shares: Tensor | None = None) -> NDArray[np.float32]:
         """Attention float32[..., M] to the image's tokens -> maps float32[..., R, C]; what lies in the image is kept.
@@ -97,19 +94,26 @@ class Canvas:
         """float64[4]: a cell of a map's width and height, twice, model pixels."""
         return np.tile([self.frame.model_width / grid[1], self.frame.model_height / grid[0]], 2)
 
-    def _placed(self, seen: ImageTokens, fine: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(tokens, cells): every pair of a token, and the raster index of a cell that it lies over."""
-        rows, columns = seen.grid
-        blocks = np.arange(rows * columns * fine * fine).reshape(rows, fine, columns, fine).transpose(0, 2, 1, 3)
-        whole = np.nonzero(seen.whole)[0]
-        pairs = [(np.repeat(whole, fine * fine), blocks.reshape(rows * columns, -1)[: len(whole)].ravel())]
-        for token in np.nonzero(~seen.whole)[0]:
-            box = seen.boxes[token]
-            if (box[2:] > box[:2]).all():  # else it is padding
-                covered = np.nonzero(self.inside(box).ravel())[0]
-                pairs.append((np.full(len(covered), token), covered))
-        tokens, cells = zip(*pairs, strict=True)
-        return np.concatenate(tokens), np.concatenate(cells)
+    def _in_view(self, seen: ImageTokens) -> Boxes:
+        """What each token sees as a box float64[M, 4] in cells of the map, tokens over a border included."""
+        boxes = self.frame.to_model(seen.boxes) / self._cell(self.grid)
+        x, y = np.meshgrid(np.arange(seen.grid[1]), np.arange(seen.grid[0]))
+        raster = np.stack([x, y, x + 1, y + 1], -1).reshape(-1, 4) * (self.grid[0] // seen.grid[0])
+        boxes[seen.whole] = raster[: int(seen.whole.sum())]  # their boxes are cut to the image
+        return np.asarray(boxes)
+
+    def _shares(self, boxes: Boxes) -> NDArray[np.float32]:
+        """How much of each box float64[M, 4], in cells, lies over each cell: float32[M, R C], a row's sum 1; an empty
+        box lies over none."""
+        across, down = (
+            np.clip(
+                np.minimum(boxes[:, k + 2, None], np.arange(n) + 1) - np.maximum(boxes[:, k, None], np.arange(n)), 0, 1
+            )
+            for k, n in ((0, self.grid[1]), (1, self.grid[0]))
+        )
+        over = np.einsum("mr,mc->mrc", down, across).reshape(len(boxes), -1).astype(np.float32)
+        over[over < 1e-6] = 0
+        return np.asarray(over / np.maximum(over.sum(1, keepdims=True), 1e-6))
 
 
 def _patches(vlm: FrozenVLM, frame: Frame, grid: tuple[int, int]) -> ImageTokens:
@@ -123,8 +127,10 @@ def _fineness(tokens: ImageTokens) -> int:
     """How many cells a side of the whole view's token is drawn as, so that no token of a tile is drawn too coarse."""
     if tokens.whole.all() or not tokens.whole.any():
         return 1
-    sides = [float(np.median(np.diff(tokens.boxes[part][:, [0, 2]]))) for part in (tokens.whole, ~tokens.whole)]
-    return int(np.clip(round(sides[0] / max(sides[1], 1e-6)), 1, FINEST))
+    whole, tiles = (
+        np.median(tokens.boxes[part][:, 2:] - tokens.boxes[part][:, :2], 0) for part in (tokens.whole, ~tokens.whole)
+    )
+    return int(np.clip(np.ceil((whole / np.maximum(tiles, 1e-6)).max() - 0.1), 1, FINEST))
 
 
 def _hats(places: NDArray[np.float64], count: int) -> NDArray[np.float32]:

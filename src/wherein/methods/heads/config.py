@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from string import Formatter
 from typing import Any
 
 from wherein.errors import AdapterError
 from wherein.methods.heads.selection import Head
 
 SCALES, RULES = ("none", "sum", "range"), ("mean", "otsu")
+FIGURES = 5  # of `doubt`
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,30 @@ class HeadsConfig:
     absent: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.heads:
-            raise AdapterError("An adapter for heads names no head.")
-        if "{phrase}" not in self.prompt and "{noun}" not in self.prompt:
-            raise AdapterError(f"The prompt {self.prompt!r} has no place for the phrase: write {{phrase}} or {{noun}}.")
-        if self.scale not in SCALES:
-            raise AdapterError(f"There is no scale {self.scale!r}: choose {', '.join(SCALES)}.")
-        if isinstance(self.threshold, str) and self.threshold not in RULES:
-            raise AdapterError(f"There is no threshold {self.threshold!r}: choose {', '.join(RULES)} or a number.")
-        if self.zoom < 1 or self.steps < 0 or self.sigma < 0 or self.kernel < 1 or self.kernel % 2 == 0:
-            raise AdapterError("zoom must be at least 1, steps and sigma at least 0, and the kernel an odd number.")
+        for right, sentence in (
+            (self.heads, "An adapter for heads names no head."),
+            (all(min(head) >= 0 for head in self.heads), f"Layers and heads count from 0; got {list(self.heads)}."),
+            (
+                _prompts(self.prompt),
+                f"The prompt {self.prompt!r} needs one place for the phrase: {{phrase}} or {{noun}}.",
+            ),
+            (self.scale in SCALES, f"There is no scale {self.scale!r}: choose {', '.join(SCALES)}."),
+            (_rule(self.threshold), f"There is no threshold {self.threshold!r}: choose {', '.join(RULES)} or 0 to 1."),
+            (
+                all(type(value) is int and value >= 0 for value in (self.zoom - 1, self.steps, self.kernel - 1))
+                and self.kernel % 2 == 1
+                and self.sigma >= 0,
+                "zoom is a whole number of at least 1, steps one of at least 0, the kernel odd, and sigma at least 0.",
+            ),
+            (
+                not (self.steps and self.together),
+                "Words of an answer can be read for one phrase a sentence: not together.",
+            ),
+            (all(type(text) is str for text in self.references), "The references of heads are a list of texts."),
+            (len(self.absent) in (0, FIGURES + 1), f"absent holds {FIGURES} weights and a constant, or nothing."),
+        ):
+            if not right:
+                raise AdapterError(sentence)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -63,7 +79,20 @@ class HeadsConfig:
             pairs = [(int(layer), int(head)) for layer, head in values["heads"]]
             settings = {**values, "heads": tuple(pairs)}
             for name in ("references", "absent"):
+                if not isinstance(settings.get(name, []), list | tuple):
+                    raise TypeError(f"{name} is no list")
                 settings[name] = tuple(settings.get(name, ()))
+            settings["absent"] = tuple(float(value) for value in settings["absent"])
             return cls(**settings)
         except (TypeError, ValueError) as error:
             raise AdapterError(f"The settings of heads are damaged: {error}") from error
+
+
+def _prompts(prompt: str) -> bool:
+    """Whether there is one place for a phrase and nothing else to fill in."""
+    places = [name for _, name, _, _ in Formatter().parse(prompt) if name is not None] if "{" in prompt else []
+    return places in (["phrase"], ["noun"])
+
+
+def _rule(threshold: str | float) -> bool:
+    return threshold in RULES if isinstance(threshold, str) else type(threshold) is float and 0 <= threshold <= 1

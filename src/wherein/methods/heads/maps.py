@@ -65,7 +65,7 @@ def attention_maps(
             if mixing is not None:
                 watched.enter_context(mixing.watch())
             prefix = vlm.prefix(x_v, [canvas.frame], bare=True)
-        rows = _read(vlm, prefix, texts, layers, canvas.positions, steps)
+        rows = _read(vlm, prefix, texts, layers, canvas.positions, steps, last_use=len(texts) == 1)
     shares = None if mixing is None else mixing.shares(len(canvas.positions))[0]
     return canvas.lay(rows if heads is None else _chosen(vlm, rows, layers, heads), shares)
 
@@ -77,11 +77,12 @@ def _read(
     layers: Sequence[int],
     positions: NDArray[np.int64],
     steps: int,
+    last_use: bool = False,
 ) -> Maps:
     """float32[P, layers, H, M]: the rows at the end of every piece."""
     if prefix.position is None and len(texts) > 1:  # texts of unequal length cannot be mixed
         return np.concatenate([_read(vlm, prefix, [text], layers, positions, steps) for text in texts])
-    continuation = Continuation(prefix, [0] * len(texts))
+    continuation = Continuation(prefix, [0] * len(texts), last_use)
     rows: dict[tuple[int, int], NDArray[np.float32]] = {}
     for number in range(max(map(len, texts))):
         chunks = [vlm.encode(text[number]) if number < len(text) else [] for text in texts]
@@ -91,13 +92,22 @@ def _read(
 
         def keep(row: Tensor, layer: int, found: dict[int, NDArray[np.float32]] = found) -> None:
             """Of all keys, the image's."""
-            found[layer] = row.cpu().numpy()[..., positions]
+            found[layer] = _of_image(row, positions, 0 if prefix.extra else continuation.filled.shape[1])
 
         with vlm.seam("attention", keep, layers):
             continuation.hidden(chunks)
         stacked = np.stack([found[layer] for layer in layers], 1)
         rows |= {(i, number): stacked[i] for i, text in enumerate(texts) if number < len(text)}
     return np.stack([rows[key] for key in sorted(rows)])
+
+
+def _of_image(row: Tensor, positions: NDArray[np.int64], length: int) -> Maps:
+    """float32[B, H, M] of a row float32[B, H, K] over the last K of `length` tokens (0: over keys of their own).
+
+    A layer with a sliding window keeps no more; what has left the window is looked at no longer.
+    """
+    places = positions - max(0, length - row.shape[-1])
+    return np.where(places >= 0, row.cpu().numpy()[..., np.maximum(places, 0)], np.float32(0))
 
 
 def _chosen(vlm: FrozenVLM, rows: Maps, layers: Sequence[int], heads: Sequence[Head]) -> Maps:

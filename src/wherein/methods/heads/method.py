@@ -64,12 +64,13 @@ class Heads(Method):
         Maps are float32[P, K, R, C]; of `every_head` of the model float32[P, L, H, R, C].
         """
         config = self.config
-        pixels, (frame,) = self.vlm.prepare([image])
-        canvas = self._canvas(frame.width, frame.height)
         arrange = together if config.together else separate
         texts = [*arrange(config.prompt, phrases), *separate(config.prompt, config.references)]
         heads = None if every_head else config.heads
-        maps = attention_maps(self.vlm, self.vlm.features(pixels), canvas, texts, heads, config.steps)
+        with self.vlm.lock:  # the model's attention is switched while it is read
+            pixels, (frame,) = self.vlm.prepare([image])
+            canvas = self._canvas(frame.width, frame.height)
+            maps = attention_maps(self.vlm, self.vlm.features(pixels), canvas, texts, heads, config.steps)
         asked, references = maps[: len(phrases)], maps[len(phrases) :]
         return canvas, asked, np.asarray(evidence(asked, references) if config.references else asked, np.float32)
 
@@ -99,6 +100,7 @@ class Heads(Method):
             missing,
             heatmap=canvas.over_image(heat),
             mask=canvas.mask(mask),
+            degenerate=any(region.share == 0 for region in found),
         )
 
     def absent_probability(self, maps: Maps, seen: Maps) -> float | None:
@@ -137,7 +139,7 @@ def known(vlm: FrozenVLM, adapter: str | Path | None = None) -> tuple[HeadsConfi
         with as_file(folder.joinpath(name)) as path:
             return known(vlm, path)
     for entry in published():
-        if (entry["family"], entry["layers"]) == (getattr(vlm, "family", None), len(vlm.seams.attentions)):
+        if _is(vlm, entry["base"]):
             return HeadsConfig.from_dict({"heads": entry["heads"]}), {}
     raise AdapterError(
         f"No heads are known for {vlm.name}: find them with `wherein heads find --model {vlm.name} --out heads.json` "
@@ -145,8 +147,18 @@ def known(vlm: FrozenVLM, adapter: str | Path | None = None) -> tuple[HeadsConfi
     )
 
 
+def _is(vlm: FrozenVLM, base: dict[str, Any]) -> bool:
+    """Whether a model has the architecture that a published list is for; another language model has other heads."""
+    if type(vlm).__name__ != base["class"]:
+        return False
+    text = vlm.language_model.config.get_text_config()
+    shape = text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads, text.hidden_size
+    wanted = base["layers"], base["heads"], base["key_value_heads"], base["width"]
+    return shape == wanted and text.vocab_size in base["vocabulary"] and list(vlm.grid) == base["grid"]
+
+
 def published() -> list[dict[str, Any]]:
-    """The head lists that the paper prints, not recomputed here: name, family, layers, heads."""
+    """The head lists that the paper prints, not recomputed here: the model's name and architecture, and its heads."""
     entries: list[dict[str, Any]] = json.loads(
         files("wherein.methods.heads").joinpath(PUBLISHED).read_text(encoding="utf-8")
     )["models"]

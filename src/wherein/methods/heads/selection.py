@@ -94,9 +94,9 @@ def by_agreement(sums: Floats, entropy: Floats, overlap: Floats) -> Ranking:
 
 def rank_correlation(frequency: Floats, overlap: Floats, least: float = 0.01) -> float | None:
     """Spearman's rho between frequency and mean overlap with the truth, float64[L, H], over heads voted for in at least
-    one of a hundred samples (figure 6); None for fewer than three of them."""
+    one of a hundred samples (figure 6); None for fewer than three of them, and where one of both does not vary."""
     known = frequency >= least
-    if known.sum() < 3:
+    if known.sum() < 3 or not np.ptp(frequency[known]) or not np.ptp(overlap[known]):
         return None
     return float(stats.spearmanr(frequency[known], overlap[known]).statistic)
 

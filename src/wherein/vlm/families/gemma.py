@@ -23,6 +23,7 @@ class PaliGemma(HFVLM):
     blocks_path = "model.vision_tower.encoder.layers"
     patches_path = "model.vision_tower.embeddings"
     lead = "<image>caption en"
+    opening = "<image>"
     native = "<locYYYY><locXXXX><locYYYY><locXXXX> in 0..1023, y first"
     checkpoint = "google/paligemma2-3b-pt-224"
     licence = "Gemma"
