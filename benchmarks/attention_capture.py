@@ -5,8 +5,8 @@ A grounding call runs the encoder, the image and one phrase, and reads the row o
 it is timed beside the plain model on the same text, and beside what a user would do without it: the same model with
 eager attention and `output_attentions=True`, which builds a matrix of all tokens by all tokens a head and layer.
 
-eager_to_capture, capture_to_plain, stopped_to_plain: medians of ratios over turns made one after another; `stopped`
-reads three heads of layer 14 (of 32) and runs no further
+eager_to_capture, eager_to_stopped, capture_to_plain, stopped_to_plain: medians of ratios over turns made one after
+another; `stopped`, a grounding call with heads as published, reads three of layer 14 (of 32) and runs no further
 extra_mib: how much further a fresh process grew during a call than during the plain one, which makes the same cache
 share_of_eager: capture's extra over eager's
 """
@@ -115,6 +115,7 @@ def measure(family: str, narrow: int, turns: int) -> dict[str, Any]:
         "image_tokens": tokens,
         "seconds": {name: round(median(taken), 3) for name, taken in times.items()},
         "eager_to_capture": ratio("eager", "capture"),
+        "eager_to_stopped": ratio("eager", "stopped"),
         "capture_to_plain": ratio("capture", "plain"),
         "stopped_to_plain": ratio("stopped", "plain"),
         "extra_mib": beyond,
