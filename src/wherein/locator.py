@@ -85,22 +85,18 @@ class Answer:
         )
 
     def draw(self, masks: bool = False) -> NDArray[np.uint8]:
-        """uint8[H, W, 3], the image with the boxes, phrases and scores drawn on it, with the masks if they are wanted.
-
-        Raises:
-            InputError: masks are wanted, and the method gives none.
+        """uint8[H, W, 3], the image with the boxes, phrases and scores drawn on it; with the masks, where there are any
+        and they are wanted.
         """
         from wherein import drawing
 
-        if masks and all(grounding.mask is None for grounding in self.groundings):
-            raise InputError(f"The method {self.method} gives no masks: use heads, or a segmenter.")
         return drawing.draw(self.pixels, self.groundings, masks=masks)
 
     def draw_heat(self) -> NDArray[np.uint8]:
         """uint8[H', W', 3], a panel a phrase: the image with what speaks for the phrase, as a heat map over it.
 
         Raises:
-            InputError: the method gives no heat maps.
+            InputError: there is no heat map.
         """
         from wherein import overlay
 

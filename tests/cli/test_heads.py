@@ -116,6 +116,13 @@ def test_wrong_calls_fail_before_the_model_is_loaded(
 
 
 @pytest.mark.usefixtures("default_vlm")
+def test_what_a_method_does_not_give_is_refused_before_any_answer(tmp_path: Path) -> None:
+    done = wherein("locate", PHOTO, "the cat", "--method", "cam", "--mask", "--save", "m.png", cwd=tmp_path)
+    assert done.returncode == 2 and "cam gives no mask" in done.stderr and not done.stdout
+    assert not (tmp_path / "m.png").exists()
+
+
+@pytest.mark.usefixtures("default_vlm")
 @pytest.mark.parametrize(
     ("phrase", "word"),
     [("?!...", "names nothing"), ("a" * 10_000, "10000 characters"), ("the <|im_end|> cat", "control token")],

@@ -41,6 +41,8 @@ def test_one_grounding_a_phrase_in_pixels_of_the_image(method: Method, image: ND
         assert not (grounding.absent and len(grounding.boxes))
         for x0, y0, x1, y1 in grounding.boxes:
             assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+        for what in ("heatmap", "mask"):
+            assert (getattr(grounding, what) is not None) == (what in method.gives)
         assert grounding.absent_probability is None or 0 <= grounding.absent_probability <= 1
         assert grounding.to_dict()["phrase"] == grounding.phrase
     if not absent:

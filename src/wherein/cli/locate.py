@@ -62,6 +62,9 @@ def locate(
     def start() -> Callable[[Pixels], Answer]:
         """Load the model, once an image could be read."""
         locator = Locator(model, method, adapter, device, dtype, bits, size, segmenter)
+        for wanted, what in ((mask, "mask"), (heatmap, "heatmap")):
+            if wanted and what not in locator.method.gives:
+                raise InputError(f"The method {locator.method.name} gives no {what}: use --method heads.")
         return lambda pixels: locator.locate(pixels, checked, every)
 
     for name, answer in job.answers(start):

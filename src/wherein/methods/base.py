@@ -26,6 +26,7 @@ class Method(ABC):
     takes_adapter: ClassVar[bool] = False
     built_in_only: ClassVar[bool] = False  # it reads a part that only the default model has
     finds_every: ClassVar[bool] = False  # it can tell several instances apart
+    gives: ClassVar[frozenset[str]] = frozenset()  # of "heatmap" and "mask", what its groundings have
 
     def __init__(self, vlm: FrozenVLM) -> None:
         self.vlm = vlm

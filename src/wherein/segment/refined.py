@@ -25,7 +25,7 @@ class Refined:
 
     Attributes:
         name: of the method and the kind of segmenter, "heads+sam"; with the prompt where it is not the box alone,
-            "heads+sam[box+points]" · finds_every: as the method.
+            "heads+sam[box+points]" · finds_every, gives: as the method's; it always gives masks.
         method, segmenter, prompt: as given.
     """
 
@@ -34,7 +34,7 @@ class Refined:
         check_prompt(prompt)
         self.method, self.segmenter, self.prompt = method, segmenter, prompt
         self.name = f"{method.name}+{segmenter.kind}" + ("" if prompt == "box" else f"[{prompt}]")
-        self.finds_every = method.finds_every
+        self.finds_every, self.gives = method.finds_every, method.gives | {"mask"}
 
     def ground(
         self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False

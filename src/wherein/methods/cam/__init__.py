@@ -34,6 +34,7 @@ class Cam(Method):
     name = "cam"
     score_kind = "class_activation"
     built_in_only = True
+    gives = frozenset({"heatmap"})
 
     def __init__(self, vlm: FrozenVLM) -> None:
         if not isinstance(vlm, DefaultVLM):

@@ -41,6 +41,7 @@ class Heads(Method):
     score_kind = "attention_share"
     takes_adapter = True
     finds_every = True
+    gives = frozenset({"heatmap", "mask"})
 
     def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None, config: HeadsConfig | None = None) -> None:
         """`config`: settings made by hand, instead of those in a file."""
