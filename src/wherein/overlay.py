@@ -147,6 +147,7 @@ def _wrap(text: str, tail: str, font: "ImageFont.FreeTypeFont", width: int) -> l
     """`text + tail` in at most `_LINES` lines of this width (pixels), the last one cut where it does not fit."""
 
     def fits(part: str) -> bool:
+        """Whether a text is no wider than a line."""
         return font.getlength(part) <= width
 
     lines: list[str] = []

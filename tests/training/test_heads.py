@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_an_interrupted_search_goes_on(deep: Any, pairs: Pairs, tmp_path: Path) 
             raise KeyboardInterrupt
         return pairs.source(i)
 
-    broken = Pairs(failing, pairs.images, pairs.about)
+    broken = replace(pairs, source=failing)
     with pytest.raises(KeyboardInterrupt):
         find(deep, broken, tmp_path / "heads.json", samples=4, trials=2)
     assert not (tmp_path / "heads.json").exists() and (tmp_path / "heads.json.rows").exists()
@@ -96,7 +97,7 @@ def test_nothing_of_the_model_moves(deep: Any, pairs: Pairs, tmp_path: Path) -> 
 
 
 def test_too_little_to_fit_is_no_figure(deep: Any, pairs: Pairs, tmp_path: Path) -> None:
-    find(deep, Pairs(pairs.source, 1, "one"), tmp_path / "heads.json", samples=1, trials=1)
+    find(deep, replace(pairs, images=1, names=()), tmp_path / "heads.json", samples=1, trials=1)
     about = json.loads((tmp_path / "heads.json").read_text())
     assert about["found"]["absent_roc_auc"] is None and about["config"]["absent"] == []
 

@@ -30,21 +30,31 @@ if TYPE_CHECKING:
     from wherein.methods import Method
     from wherein.vlm.base import FrozenVLM
 
+# What every verb that asks about labelled images takes.
+Data = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE", help="COCO format for pin, a list for pairs, refs.json (beside instances.json) for refcoco."
+    ),
+]
+Images = Annotated[Path, typer.Option(metavar="DIR", help="The folder of the annotated images.")]
+Protocol = Annotated[
+    str,
+    typer.Option(help="pin: images with at most 3 objects, asked by category name; pairs: phrase-box pairs; refcoco."),
+]
+Split = Annotated[str | None, typer.Option(help="Of RefCOCO-format data: val, testA ...")]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="Take only the first N images.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap behind intervals and p-values.")]
+Output = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the figures here, the answers beside it; - for stdout."),
+]
+
 
 def evaluate(
-    data: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE", help="COCO format for pin, a list for pairs, refs.json (beside instances.json) for refcoco."
-        ),
-    ],
-    images: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the annotated images.")],
-    protocol: Annotated[
-        str,
-        typer.Option(
-            help="pin: images with at most 3 objects, asked by category name; pairs: phrase-box pairs; refcoco."
-        ),
-    ] = "pin",
+    data: Data,
+    images: Images,
+    protocol: Protocol = "pin",
     method: Annotated[
         list[str], typer.Option(help="pin, heads, cam, text, centre or auto; may be repeated.", show_default="auto")
     ] = ["auto"],  # noqa: B006 - typer only reads it
@@ -54,17 +64,14 @@ def evaluate(
     dtype: Dtype = "auto",
     bits: Bits = None,
     size: Size = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Take only the first N images.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap behind intervals and p-values.")] = 0,
-    split: Annotated[str | None, typer.Option(help="Of RefCOCO-format data: val, testA ...")] = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    split: Split = None,
     segmenter: Segmenter = None,
     gallery: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Put a sheet of best, median and worst answers here.")
     ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("--json", metavar="FILE", help="Write the figures here, the answers beside it; - for stdout."),
-    ] = None,
+    output: Output = None,
 ) -> None:
     """Measure how well each METHOD finds the labelled objects: mean IoU with interval, precision, invalid answers."""
     from wherein import methods

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wherein.cli.eval import Data, Images, Limit, Output, Protocol, Run, Seed, Split, fingerprint
 from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
 from wherein.errors import InputError
 
@@ -55,14 +56,12 @@ def find(
     An interrupted run goes on where it stopped when it is started again.
     """
     from wherein import pictures
-    from wherein.training.heads import BY, PRESETS, composites
+    from wherein.training.heads import check_choices, composites
     from wherein.training.heads import find as search
     from wherein.training.heads_plot import save_plot
     from wherein.vlm import load_vlm
 
-    for what, name, choices in (("preset", preset, ("auto", *PRESETS)), ("criterion", by, BY)):
-        if name not in choices:
-            raise InputError(f"There is no {what} {name!r}: choose {', '.join(choices)}.")
+    check_choices(preset, by)
     if (pairs is None) != (images is None):
         raise InputError("--pairs and --images belong together: give both, or neither to make composites.")
     if out.is_dir():
@@ -84,25 +83,21 @@ def find(
 @app.command("table")
 def table(
     name: Annotated[str, typer.Argument(metavar="TABLE", help="k, criteria, sigma, kernel or reading.")],
-    data: Annotated[Path, typer.Option(metavar="FILE", help="The annotations, as for `wherein eval`.")],
-    images: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the annotated images.")],
-    protocol: Annotated[str, typer.Option(help="pin, pairs or refcoco, as for `wherein eval`.")] = "pin",
-    split: Annotated[str | None, typer.Option(help="Of RefCOCO-format data: val, testA ...")] = None,
+    data: Data,
+    images: Images,
+    protocol: Protocol = "pin",
+    split: Split = None,
     model: Model = "default",
     adapter: Adapter = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     bits: Bits = None,
     size: Size = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Take only the first N images.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap behind intervals and p-values.")] = 0,
-    output: Annotated[
-        str | None,
-        typer.Option("--json", metavar="FILE", help="Write the figures here, the answers beside it; - for stdout."),
-    ] = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    output: Output = None,
 ) -> None:
     """Measure heads under other choices: how many (k), chosen how (criteria), smoothed (sigma, kernel), read how."""
-    from wherein.cli.eval import Run, fingerprint
     from wherein.evaluation import ablations
     from wherein.methods.heads.method import known
     from wherein.vlm import load_vlm

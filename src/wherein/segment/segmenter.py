@@ -26,8 +26,6 @@ from torch.nn import functional
 from wherein import geometry
 from wherein.errors import InputError
 from wherein.geometry import Boxes, Frame
-
-# Private, but what a user reads about a missing model or device must be the same sentence for every model.
 from wherein.vlm import device_for
 from wherein.vlm.loading import configuration, reading
 
@@ -291,6 +289,8 @@ def _image_processor(kind: Kind) -> Any:
     # transformers has SAM 2's image processor on torchvision only. It is a plain one: squash to a square, rescale,
     # normalise. These are its defaults; what the checkpoint's file says comes over them.
     class Sam2ImageProcessorPil(PilBackend):
+        """Images of any size -> pixel_values float32[B, 3, 1024, 1024]."""
+
         resample = Image.Resampling.BILINEAR
         image_mean, image_std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
         size = {"height": 1024, "width": 1024}

@@ -55,11 +55,13 @@ CALIBRATED = 200  # images on which "absent" is calibrated
 
 @dataclass(frozen=True)
 class Pairs:
-    """Labelled images to look for heads in: `source(i)` for i below `images`, and what they are, in a sentence."""
+    """Labelled images to look for heads in: `source(i)` for i below `images`, what they are, in a sentence, and names
+    of things, of which those that are not in an image are asked for as absent."""
 
     source: Source
     images: int
     about: str
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ class Found:
 
 def composites(vlm: FrozenVLM, images: int, seed: int) -> Pairs:
     """Composites of the object bank in the package, made as PIN's are."""
-    source = composed(ObjectBank.load(), Backgrounds.load(), vlm.size[0], seed, AUGMENTED)
-    return Pairs(source, images, f"{images} composites, seed {seed}")
+    bank = ObjectBank.load()
+    source = composed(bank, Backgrounds.load(), vlm.size[0], seed, AUGMENTED)
+    return Pairs(source, images, f"{images} composites, seed {seed}", bank.names)
 
 
 def labelled(samples: Sequence[Sample], name: str, images: int, seed: int) -> Pairs:
@@ -101,7 +104,15 @@ def labelled(samples: Sequence[Sample], name: str, images: int, seed: int) -> Pa
         for sample in kept
     ]
     digest = hashlib.sha256(str(seen).encode()).hexdigest()[:12]
-    return Pairs(source, len(kept), f"{name} ({digest}), {len(kept)} images")
+    names = tuple(sorted({phrase for sample in kept for phrase in sample.phrases()}))
+    return Pairs(source, len(kept), f"{name} ({digest}), {len(kept)} images", names)
+
+
+def check_choices(preset: str, by: str) -> None:
+    """Raise InputError for a preset or a criterion that there is not; to be asked before a model is loaded."""
+    for what, name, choices in (("preset", preset, ("auto", *PRESETS)), ("criterion", by, BY)):
+        if name not in choices:
+            raise InputError(f"There is no {what} {name!r}: choose {', '.join(choices)}.")
 
 
 def find(
@@ -120,9 +131,9 @@ def find(
 
     An interrupted search goes on where it stopped, from a file beside `out`. Raises InputError for unknown choices.
     """
+    check_choices(preset, by)
     measured_best = "relative" if vlm.name == "default" else "paper"
-    settings = PRESETS[_known("preset", measured_best if preset == "auto" else preset, PRESETS)]
-    _known("criterion", by, BY)
+    settings = PRESETS[measured_best if preset == "auto" else preset]
     rows = Rows(
         out.with_name(f"{out.name}.rows"),
         {
@@ -221,11 +232,10 @@ def calibrate(
     """
     rng, method = np.random.default_rng(seed), Heads(vlm, config=config)
     indices = [int(i) for i in rng.permutation(pairs.images)[:CALIBRATED]]
-    names = sorted({phrase for i in indices for phrase, _ in pairs.source(i).objects})
     figures, missing, fitted, overlaps = [], [], [], []
     for number, image in enumerate(pairs.source(i) for i in indices):
         here = [phrase for phrase, _ in image.objects]
-        away = [str(name) for name in rng.permutation(names) if name not in here][: len(here)]
+        away = [str(name) for name in rng.permutation(pairs.names) if name not in here][: len(here)]
         canvas, maps, seen = method.look(image.image, here + away)
         figures += [doubt(own, heat) for own, heat in zip(maps, seen, strict=True)]
         missing += [False] * len(here) + [True] * len(away)
@@ -263,9 +273,3 @@ def _fit(x: NDArray[np.float64], y: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 def _logits(weights: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(x @ weights[:-1] + weights[-1])
-
-
-def _known(what: str, name: str, choices: Any) -> str:
-    if name not in choices:
-        raise InputError(f"There is no {what} {name!r}: choose {', '.join(choices)}.")
-    return name
