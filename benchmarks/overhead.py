@@ -46,8 +46,8 @@ from torch import Tensor, nn
 from wherein.errors import InputError
 from wherein.methods import adapter
 from wherein.methods.pin import Pin, PinConfig, PositionalInsert
-from wherein.methods.pin.train import RECIPES, PinTask
 from wherein.phrases import noun_phrase
+from wherein.training.boxes import RECIPES, BoxTask
 from wherein.training.store import FeatureStore, Labelled
 from wherein.vlm.hf import HFVLM
 
@@ -174,7 +174,11 @@ def training(vlm: HFVLM, folder: Path, times: int) -> tuple[dict[str, float], di
         "step_cached": FeatureStore(folder, vlm, noise(vlm), STORED, {}).build(),
         "step_uncached": Encoding(folder, vlm, noise(vlm), STORED, {}).build().ready(),  # type: ignore[attr-defined]
     }
-    tasks = {name: PinTask(vlm, recipe, store, store, tuple(PHRASES), seed=0) for name, store in stores.items()}
+    inserts = {name: Pin.begin(vlm, "paper") for name in stores}
+    tasks = {
+        name: BoxTask(vlm, inserts[name], recipe, store, store, tuple(PHRASES), seed=0)
+        for name, store in stores.items()
+    }
     losses: dict[str, float] = {}
 
     def step(name: str) -> None:

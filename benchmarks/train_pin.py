@@ -20,9 +20,10 @@ from statistics import mean, median
 import torch
 from torch import Tensor
 
-from wherein.methods.pin.train import RECIPES, PinTask, Recipe
+from wherein.methods.pin import Pin
 from wherein.synth import AUGMENTED, Backgrounds, ObjectBank, is_held_out
-from wherein.training.pin import composed
+from wherein.training.adapters import composed
+from wherein.training.boxes import RECIPES, BoxTask, Recipe
 from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig, fit
 from wherein.vlm.branches import Branch
@@ -31,11 +32,11 @@ from wherein.vlm.default import DefaultVLM
 WARM_UP = 2  # steps
 
 
-class Timed(PinTask):
+class Timed(BoxTask):
     """A PIN's training that notes when each step began and how many phrases it asked."""
 
     def __init__(self, vlm: DefaultVLM, recipe: Recipe, store: FeatureStore, names: tuple[str, ...]) -> None:
-        super().__init__(vlm, recipe, store, store, names, seed=0)
+        super().__init__(vlm, Pin.begin(vlm), recipe, store, store, names, seed=0)
         self.began: list[float] = []
         self.asked: list[int] = []
 
@@ -67,7 +68,7 @@ def measure(vlm: DefaultVLM, steps: int, images: int, folder: Path) -> dict[str,
     encoded = time.perf_counter() - began
     task = Timed(vlm, recipe, store, bank.names)
     total = steps + WARM_UP
-    fit(task, TrainConfig(total, recipe.learning_rate, evaluate_every=total, save_every=total), folder / "run")
+    fit(task, TrainConfig(total, Pin.rates["default"], evaluate_every=total, save_every=total), folder / "run")
     times = [b - a for a, b in zip(task.began, task.began[1:], strict=False)][WARM_UP:]
     samples = mean(task.asked[WARM_UP:])
     return {

@@ -52,7 +52,7 @@ class TinyVLM(FrozenVLM):
     shared_prompt = " In the image is"
     caption_prompt = ""
     locate_prompt = " {phrase} located at"
-    keeps_cells = True
+    keeps_cells = takes_rows = interleaves = True
 
     def __init__(
         self, name: str = "tiny", grid: tuple[int, int] = (3, 4), size: tuple[int, int] = (64, 48), layers: int = 2
@@ -61,7 +61,7 @@ class TinyVLM(FrozenVLM):
         self.tokenizer = tokenizer()
         state = torch.random.get_rng_state()
         torch.manual_seed(0)
-        self.projection = torch.randn(3, FEATURES)
+        projection = torch.randn(3, FEATURES)
         self.connector = nn.Sequential(nn.Linear(FEATURES, 16), nn.GELU(), nn.Linear(16, WIDTH))
         config = LlamaConfig(
             vocab_size=len(self.tokenizer),
@@ -78,7 +78,9 @@ class TinyVLM(FrozenVLM):
         )
         self.language_model = LlamaForCausalLM(config)
         torch.random.set_rng_state(state)
-        for part in (self.connector, self.language_model):
+        self.encoder_blocks = nn.Sequential(nn.Linear(3, FEATURES, bias=False))
+        self.encoder_blocks[0].weight.data = projection.T.contiguous()
+        for part in (self.encoder_blocks, self.connector, self.language_model):
             part.eval().requires_grad_(False)
         model = self.language_model
         self.seams = Seams.of_decoder(model.get_decoder(), model.get_input_embeddings(), self.connector)
@@ -91,18 +93,24 @@ class TinyVLM(FrozenVLM):
     def frame_of(self, width: int, height: int) -> Frame:
         return Frame.identity(width, height).resize(*self.size)
 
-    @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
         self.encoded += len(pixels)
         colours = nn.functional.adaptive_avg_pool2d(pixels, self.grid)
-        return colours.flatten(2).transpose(1, 2) @ self.projection
+        return self.encoder_blocks(colours.flatten(2).transpose(1, 2))
 
     def tokens(self, x_v: Tensor) -> Tensor:
         return self.connector(x_v.to(self.dtype))
 
-    def prefix(self, x_v: Tensor, frames: Any = None, cells: Tensor | None = None, bare: bool = False) -> Prefix:
+    def prefix(
+        self,
+        x_v: Tensor,
+        frames: Any = None,
+        cells: Tensor | None = None,
+        bare: bool = False,
+        before: Prefix | None = None,
+    ) -> Prefix:
         whole, text = self.grid[0] * self.grid[1], [] if bare else self.encode(self.shared_prompt)
-        return Prefix.behind(self.language_model, self.tokens(x_v), text, whole, cells)
+        return Prefix.behind(self.language_model, self.tokens(x_v), text, whole, cells, before)
 
     def cells(self, frame: Frame | None = None) -> Cells:
         return Cells.raster(frame or Frame.identity(*self.size), self.grid)

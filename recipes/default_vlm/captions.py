@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wherein.methods.pin.method import REFUSAL
+from wherein.methods.insert import REFUSAL
 from wherein.vlm.branches import Branch
 
 HUES = (

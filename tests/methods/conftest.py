@@ -11,7 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from wherein.errors import InputError
 from wherein.methods import adapter
+from wherein.methods.base import REGISTRY
 from wherein.methods.heads import HeadsConfig
 from wherein.methods.pin import PinConfig, PositionalInsert
 
@@ -31,6 +33,27 @@ def save_heads(tmp_path: Path) -> Callable[..., Path]:
     def save(vlm: Any, **settings: Any) -> Path:
         config = HeadsConfig(**{"heads": ((0, 1), (1, 2)), **settings})
         return adapter.save_file_only(tmp_path / "heads.json", "heads", vlm, config.to_dict(), {})
+
+    return save
+
+
+@pytest.fixture
+def save_insert(tmp_path: Path) -> Callable[..., Path]:
+    """Save what training a method of a model starts from, its weights moved; returns the folder.
+
+    A model that the insert does not go into: the test is skipped, with the sentence that says so.
+    """
+
+    def save(name: str, vlm: Any) -> Path:
+        torch.manual_seed(0)
+        try:
+            insert = REGISTRY[name].begin(vlm, "default" if vlm.keeps_cells else "paper")
+        except InputError as refused:
+            pytest.skip(str(refused))
+        with torch.no_grad():
+            for weight in insert.parameters():
+                weight += 0.3 * torch.randn_like(weight)
+        return adapter.save(tmp_path / name, name, vlm, insert.config.to_dict(), insert.state_dict(), "# For tests\n")
 
     return save
 

@@ -6,6 +6,7 @@ PIN as published: its parameter count and width, where it is inserted, what it i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from wherein.errors import AdapterError, InputError
 from wherein.methods import adapter
 from wherein.methods.base import REGISTRY
 from wherein.methods.pin import Pin, PinConfig, PositionalInsert
-from wherein.methods.pin.train import RECIPES, PinTask
+from wherein.training.boxes import RECIPES, BoxTask
 from wherein.training.store import FeatureStore, Labelled
 from wherein.training.trainer import TrainConfig, fit
 from wherein.vlm.hf import HFVLM
@@ -49,10 +50,16 @@ def save(vlm: HFVLM, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.mark.parametrize("name", EVERYWHERE)
 def test_a_method_answers_in_pixels_of_the_image(
-    vlm: HFVLM, photo: NDArray[np.uint8], save: Callable[..., Path], save_heads: Callable[..., Path], name: str
+    vlm: HFVLM, photo: NDArray[np.uint8], save_insert: Callable[..., Path], save_heads: Callable[..., Path], name: str
 ) -> None:
-    saved = {"pin": save, "heads": lambda: save_heads(vlm)}
-    method = methods.create(name, vlm, saved[name]() if name in saved else None)
+    if name == "in_context":
+        with pytest.raises(InputError, match="one image at a time"):
+            methods.create(name, vlm)
+        return
+    saved = None
+    if REGISTRY[name].takes_adapter:
+        saved = save_heads(vlm) if name == "heads" else save_insert(name, vlm)
+    method = methods.create(name, vlm, saved)
     groundings = method.ground(photo, PHRASES, absent=False)
     assert [grounding.phrase for grounding in groundings] == PHRASES
     for grounding in groundings:
@@ -108,9 +115,8 @@ def test_a_pin_is_trained_from_cached_features_and_the_model_stays_frozen(vlm: H
         return Labelled(image, (("square", np.array([x, y, x + 30, y + 30], float)),))
 
     store = FeatureStore(tmp_path, vlm, source, 16, {}).build()
-    from dataclasses import replace
-
-    task = PinTask(vlm, replace(RECIPES["paper"], batch=8), store, store, ("square", "circle"), 0)
+    recipe = replace(RECIPES["paper"], batch=8)
+    task = BoxTask(vlm, Pin.begin(vlm, "paper"), recipe, store, store, ("square", "circle"), 0)
     frozen = [p.clone() for p in vlm.parameters()]
     runs, blocks = [], vlm.model.get_submodule(vlm.blocks_path)
     real = type(blocks[0]).forward
@@ -126,9 +132,9 @@ def test_a_pin_is_trained_from_cached_features_and_the_model_stays_frozen(vlm: H
         assert torch.equal(p, was) and not p.requires_grad and p.grad is None
 
 
-def test_a_pin_behind_a_connector_that_mixes_cells_is_refused(vlm: HFVLM, tmp_path: Path) -> None:
+def test_a_pin_behind_a_connector_that_mixes_cells_is_refused(vlm: HFVLM) -> None:
     with pytest.raises(InputError, match="preset paper"):
-        PinTask(vlm, RECIPES["default"], None, None, (), 0)  # type: ignore[arg-type]
+        Pin.begin(vlm)
 
 
 def test_the_adapter_of_another_family_is_refused(vlm: HFVLM, save: Callable[..., Path], tiny_vlm: Any) -> None:

@@ -15,9 +15,9 @@ from wherein import methods
 from wherein.boxtext import CODECS
 from wherein.errors import AdapterError
 from wherein.methods import adapter
+from wherein.methods.insert import ask
 from wherein.methods.pin import Pin, PinConfig, PositionalInsert
-from wherein.methods.pin.method import ask
-from wherein.methods.pin.reading import read
+from wherein.methods.reading import read
 from wherein.vlm.decoding import Written
 
 PHRASES = ["the cat", "an old red tractor", "x"]
@@ -50,7 +50,7 @@ def test_what_a_grounding_holds(
     pin = Pin(tiny_vlm, save_pin(codec=codec, **NEVER))
     with pin.install():
         prefix = pin.vlm.prefix(pin.vlm.features(pin.vlm.prepare([image])[0]))
-        written = ask(pin.vlm, pin.config, prefix, [0] * len(PHRASES), PHRASES)
+        written = ask(pin.vlm, pin.insert, prefix, [0] * len(PHRASES), PHRASES)
         readings = [read(answer, CODECS[codec], *tiny_vlm.size) for answer in written]
     for phrase, grounding, reading in zip(PHRASES, pin.ground(image, PHRASES), readings, strict=True):
         assert grounding.phrase == phrase and not grounding.absent and not grounding.invalid

@@ -23,7 +23,7 @@ app.command("caption")(caption.caption)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 app.command("eval")(eval.evaluate)
-app.add_typer(train.app, name="train")
+app.command("train")(train.train)
 app.add_typer(heads.app, name="heads")
 
 

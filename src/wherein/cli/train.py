@@ -1,4 +1,4 @@
-"""`wherein train`: unlock a frozen model with self-made composites."""
+"""`wherein train`: unlock a frozen model with self-made composites, by PIN or by one of its baselines."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ import typer
 
 from wherein.cli.model import Bits, Device, Dtype, Model, Size
 
-app = typer.Typer(no_args_is_help=True, help="Train an adapter for a frozen model.")
 
-
-@app.callback()
-def _train() -> None:
-    """Train an adapter for a frozen model."""
-
-
-@app.command("pin")
-def train_pin(
+def train(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="pin, or a baseline: coop, lora, vpt, vpt_encoder.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter, its checkpoints, pictures and TensorBoard log.")],
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
     images: Annotated[int, typer.Option(min=16, help="Composites to make (and encode once).")] = 6000,
     seed: Annotated[int, typer.Option(help="Of composites, order and initialisation.")] = 0,
+    rate: Annotated[
+        float | None, typer.Option(min=0, metavar="RATE", help="Peak learning rate other than the preset's.")
+    ] = None,
     preset: Annotated[
         str, typer.Option(help="paper, the published recipe; default, for the built-in model; auto takes what fits.")
     ] = "auto",
@@ -39,11 +35,14 @@ def train_pin(
     bits: Bits = None,
     size: Size = None,
 ) -> None:
-    """Train a positional insert (PIN) on composites whose boxes are known because they were made."""
+    """Train METHOD on composites whose boxes are known because they were made, and save it as an adapter."""
     from wherein.errors import InputError
-    from wherein.methods.pin.train import RECIPES
-    from wherein.training.pin import train
+    from wherein.training.adapters import train as train_adapter
+    from wherein.training.adapters import trainable
+    from wherein.training.boxes import RECIPES
 
+    if method not in trainable():
+        raise InputError(f"There is no method {method!r} to train: choose {', '.join(trainable())}.")
     if preset not in ("auto", *RECIPES):
         raise InputError(f"There is no preset {preset!r}: choose auto, {', '.join(RECIPES)}.")
     for folder in (composites, objects, backgrounds):
@@ -53,7 +52,8 @@ def train_pin(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"Cannot write to {out}: {error.strerror}.") from error
-    figures: dict[str, Any] = train(
+    figures: dict[str, Any] = train_adapter(
+        method,
         out,
         model=model,
         device=device,
@@ -61,6 +61,7 @@ def train_pin(
         bits=bits,
         size=size,
         preset=preset,
+        rate=rate,
         steps=steps,
         images=images,
         seed=seed,

@@ -31,7 +31,7 @@ from wherein.methods.heads.method import Heads, instances
 from wherein.methods.heads.reading import doubt
 from wherein.methods.heads.selection import Head, Ranking
 from wherein.synth import AUGMENTED, Backgrounds, ObjectBank
-from wherein.training.pin import composed
+from wherein.training.adapters import composed
 from wherein.training.rows import Rows
 from wherein.training.store import Labelled, Source
 from wherein.vlm.base import FrozenVLM

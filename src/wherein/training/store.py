@@ -69,6 +69,10 @@ class FeatureStore:
         """x_v bfloat16[B, N, D_v] of some images."""
         return torch.stack([self._shards[i // SHARD][i % SHARD] for i in indices])
 
+    def images(self, indices: list[int]) -> list[NDArray[np.uint8]]:
+        """Some images uint8[H, W, 3] at the model's size, as they were encoded."""
+        return [_squash(self.source(i).image, self.vlm.size) for i in indices]
+
     def _path(self, indices: range) -> Path:
         """A shard is named by what it holds, so that a small store's short last one never stands for a full one."""
         return self.folder / f"{indices.start:07d}-{indices.stop:07d}.safetensors"

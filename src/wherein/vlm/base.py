@@ -90,7 +90,9 @@ class FrozenVLM(ABC):
     of the box text format · best_method: the method that measured best · shared_prompt: text behind the image tokens,
     run once for all; caption_prompt and locate_prompt continue it, and `{phrase}` stands for "a cat" · keeps_cells: the
     connector makes one token of each cell, in order, so an image may be shown through some of its cells only ·
-    latents: the language model sees latent queries, each of them made of all cells.
+    interleaves: it takes several images with text between them ·
+    latents: the language model sees latent queries, each of them made of all cells · takes_rows: further rows of x_v,
+    behind an image's own, reach the language model · encoder_blocks: the vision encoder's.
     """
 
     name: str
@@ -103,7 +105,10 @@ class FrozenVLM(ABC):
     caption_prompt: str
     locate_prompt: str
     keeps_cells: bool
+    interleaves: bool = False
     latents: bool = False
+    takes_rows: bool = False
+    encoder_blocks: nn.Module
     language_model: Any
     tokenizer: Any
     seams: Seams
@@ -127,14 +132,37 @@ class FrozenVLM(ABC):
         frames: Sequence[Frame] | None = None,
         cells: Tensor | None = None,
         bare: bool = False,
+        before: Prefix | None = None,
     ) -> Prefix:
         """Run images x_v float[B, N, D_v] and the shared text once; every question about them continues from here.
 
         `frames` are those of the images; None for images of the model's own size, which is what it is trained with.
         `cells` int64[B, n]: x_v float[B, n, D_v] are these of the image's cells (needs `keeps_cells`).
         `bare`: nothing but the image, and what a template puts before a user's words; the caller's text comes next.
+        `before`: worked `examples`, the same for each image, that come first (needs `interleaves`).
         Under torch.no_grad or inference_mode nothing is kept for a backward pass.
         """
+
+    def check_interleaves(self) -> None:
+        """Raise InputError for a model that takes one image only."""
+        if not self.interleaves:
+            raise InputError(f"{self.name} takes one image at a time here, so it cannot be shown worked examples.")
+
+    @torch.inference_mode()
+    def examples(self, shown: Sequence[tuple[Tensor, str]]) -> Prefix:
+        """Images x_v float[1, N, D_v], each with the text that continues it, one after another.
+
+        Raises InputError for a model that takes one image only.
+        """
+        self.check_interleaves()
+        before: Prefix | None = None
+        for x_v, text in shown:
+            continuation = Continuation(self.prefix(x_v, before=before), [0], last_use=True)
+            continuation.hidden([self.encode(text)])
+            before = continuation.reached()
+        if before is None:
+            raise InputError("No worked example was given: at least one is needed.")
+        return before
 
     @abstractmethod
     def cells(self, frame: Frame | None = None) -> Cells:

@@ -52,6 +52,8 @@ class DefaultVLM(FrozenVLM):
     caption_prompt = ""
     locate_prompt = " {phrase} ranges"
     keeps_cells = True
+    takes_rows = True
+    interleaves = True
 
     def __init__(
         self, device: str | torch.device = "cpu", trained: bool = True, weights: str | Path | None = None
@@ -70,6 +72,7 @@ class DefaultVLM(FrozenVLM):
         for part in (self.encoder, self.language_model, self.connector):
             part.to(device=where, dtype=torch.bfloat16).eval().requires_grad_(False)
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder_blocks = self.encoder.blocks
         model = self.language_model
         self.seams = Seams.of_decoder(model.get_decoder(), model.get_input_embeddings(), self.connector)
 
@@ -83,9 +86,8 @@ class DefaultVLM(FrozenVLM):
         """Each side on its own to 320 pixels."""
         return Frame.identity(width, height).resize(*self.size)
 
-    @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
-        """Pixels float[B, 3, 320, 320] -> x_v bfloat16[B, 100, 1280]."""
+        """Pixels float[B, 3, 320, 320] -> x_v bfloat16[B, 100, 1280]; gradients reach what was put into the encoder."""
         chunk, layout = CHUNK if self.device.type == "cpu" else len(pixels), torch.channels_last
         parts = (pixels[i : i + chunk] for i in range(0, len(pixels), chunk))
         return torch.cat([self.encoder(part.to(self.device, self.dtype, memory_format=layout)) for part in parts])
@@ -100,11 +102,12 @@ class DefaultVLM(FrozenVLM):
         frames: Sequence[Frame] | None = None,
         cells: Tensor | None = None,
         bare: bool = False,
+        before: Prefix | None = None,
     ) -> Prefix:
         """The tokens of the cells, then the shared text; see FrozenVLM."""
         text, whole = [] if bare else self.encode(self.shared_prompt), self.grid[0] * self.grid[1]
         with self._trains():
-            return Prefix.behind(self.language_model, self.tokens(x_v), text, whole, cells)
+            return Prefix.behind(self.language_model, self.tokens(x_v), text, whole, cells, before)
 
     def loss(
         self, prefix: Prefix, batch: Sequence[Sequence[Branch]], rivals: Sequence[Sequence[int]] | None = None

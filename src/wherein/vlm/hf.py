@@ -85,6 +85,8 @@ class HFVLM(FrozenVLM):
         if size is not None:
             self.resize(size)
         self.connector = model.get_submodule(self.connector_path)
+        self.encoder_blocks = model.get_submodule(self.blocks_path)
+        self.takes_rows = self.latents
         self.feature_dim = self.features_width()
         self.seams = self._seams()
         self._processed = lru_cache(maxsize=16)(self._blank)
@@ -177,8 +179,9 @@ class HFVLM(FrozenVLM):
         def by_image(x: Tensor) -> Tensor | None:
             """Tiles, or the patches of all images in one row, image by image; one image where that does not fit."""
             count = x.shape[:-1].numel()
-            made = insert(x.reshape(-1, self._rows if count % self._rows == 0 else count, x.shape[-1]))
-            return None if made is None else made.reshape(x.shape)
+            rows = self._rows if count % self._rows == 0 else count
+            made = insert(x.reshape(-1, rows, x.shape[-1]))
+            return None if made is None else made.reshape(*x.shape[:-2], -1, x.shape[-1])
 
         return super().seam(name, by_image)
 
@@ -207,9 +210,11 @@ class HFVLM(FrozenVLM):
         frames = [self.frame_of(image.shape[1], image.shape[0]) for image in images]
         return self._stack([dict(self.call(self._lead, image)) for image in images]), frames
 
-    @torch.no_grad()
     def features(self, pixels: Mapping[str, Tensor]) -> Tensor:
-        """The model's inputs -> x_v float[B, N, D_v] (before each row's, the features of other depths, if any)."""
+        """The model's inputs -> x_v float[B, N, D_v] (before each row's, the features of other depths, if any).
+
+        Gradients reach what was put into the encoder.
+        """
         x_v = self._replay.catch(lambda: self.model(**self._on_device(pixels), **self._further))
         return x_v.reshape(len(pixels["input_ids"]), -1, x_v.shape[-1])
 
@@ -219,8 +224,11 @@ class HFVLM(FrozenVLM):
         frames: Sequence[Frame] | None = None,
         cells: Tensor | None = None,
         bare: bool = False,
+        before: Prefix | None = None,
     ) -> Prefix:
         """The model's own forward pass on the features and the prompt up to the answer; see FrozenVLM."""
+        if before is not None:
+            self.check_interleaves()
         if cells is not None:
             raise InputError(f"{self.name} cannot be shown some of an image's cells only.")
         frames = frames or [self._own] * len(x_v)

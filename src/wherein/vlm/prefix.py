@@ -38,27 +38,42 @@ class Prefix:
 
     @classmethod
     def behind(
-        cls, language_model: Any, image: Tensor, text: Sequence[int], whole: int, cells: Tensor | None = None
+        cls,
+        language_model: Any,
+        image: Tensor,
+        text: Sequence[int],
+        whole: int,
+        cells: Tensor | None = None,
+        before: Prefix | None = None,
     ) -> Prefix:
         """Image tokens float[B, M, D_t] in front of a plain language model, then `text` behind the `whole` image.
 
-        `cells` int64[B, M]: the places of these tokens among the `whole`, where they are not all of it.
+        `cells` int64[B, m]: the places of the first m tokens among the `whole`, where they are not all of it. Tokens
+        that are no cells, since an insert added them, follow the `whole`. `before`: one row that all images follow.
         """
-        cells = torch.arange(whole).expand(image.shape[0], -1) if cells is None else cells
-        ids = torch.tensor([list(text)], dtype=torch.long, device=image.device).expand(image.shape[0], -1)
+        count, device = len(image), image.device
+        cells = torch.arange(whole).expand(count, -1) if cells is None else cells
+        further = image.shape[1] - cells.shape[1]
+        follow = torch.arange(whole, whole + further + len(text)).expand(count, -1)
+        position = torch.cat([cells.to(device), follow.to(device)], dim=1)
+        ids = torch.tensor([list(text)], dtype=torch.long, device=device).expand(count, -1)
         words = language_model.get_input_embeddings()(ids).to(image.dtype)
-        follow = whole + torch.arange(len(text), device=image.device).expand(image.shape[0], -1)
+        past, start = None, 0
+        if before is not None:
+            assert before.position is not None
+            past, start = before.select([0] * count), int(before.position[0])
         out = language_model.get_decoder()(
             inputs_embeds=torch.cat([image, words], dim=1),
-            position_ids=torch.cat([cells.to(image.device), follow], dim=1),
+            position_ids=start + position,
+            past_key_values=None if past is None else past.cache,
             use_cache=True,
         )
         return cls(
             language_model.get_decoder(),
             language_model.get_output_embeddings(),
             out.past_key_values,
-            image.shape[1] + len(text),
-            torch.full((image.shape[0],), whole + len(text), device=image.device),
+            (0 if past is None else past.length) + image.shape[1] + len(text),
+            torch.full((count,), start + whole + further + len(text), device=device),
             out.last_hidden_state[:, -1],
         )
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
 from wherein.geometry import Frame
+from wherein.methods.insert import Insert
 from wherein.methods.pin.config import PinConfig
-from wherein.vlm.base import Cells
+from wherein.vlm.base import Cells, FrozenVLM
 
 CODE = 64  # width of the sinusoid
 
@@ -60,7 +64,7 @@ class _OwnGate(nn.Module):
         return nn.functional.silu(self.w(x)) * self.v(x)  # type: ignore[no-any-return]
 
 
-class PositionalInsert(nn.Module):
+class PositionalInsert(Insert):
     """psi of equation 3: from the code of each cell to pi, the same for every image of the same grid.
 
     The last layer starts at zero, so an untrained insert leaves the VLM as it was.
@@ -71,6 +75,7 @@ class PositionalInsert(nn.Module):
     def __init__(self, config: PinConfig, cells: Cells | None = None) -> None:
         """`cells`: of an image of the model's own size (None: one raster of the configuration's grid)."""
         super().__init__()
+        self.config = config
         self.register_buffer("code", table(config, cells), persistent=False)
         layers: list[nn.Module]
         if config.variant == "released":
@@ -98,6 +103,14 @@ class PositionalInsert(nn.Module):
     def forward(self, code: Tensor | None = None) -> Tensor:
         """pi: float32[N, D_v], to be added to x_v; `code` float32[N, 64] is a `table`, None the model's own."""
         return self.layers(self.code if code is None else code)  # type: ignore[no-any-return]
+
+    @contextmanager
+    def installed(self, vlm: FrozenVLM, frame: Frame | None = None, cells: Tensor | None = None) -> Iterator[None]:
+        """Add pi at its seam; see Insert."""
+        pi: Tensor = self(None if frame is None else table(self.config, vlm.cells(frame)).to(self.code))
+        pi = pi if cells is None else pi[cells]
+        with vlm.seam(self.config.seam, lambda x: x + pi.to(x)):
+            yield
 
     @torch.no_grad()
     def start_from(self, pi: Tensor) -> None:

@@ -9,9 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from wherein.boxtext import CODECS
+from wherein.geometry import Frame
 from wherein.grounding import Grounding
 from wherein.methods.base import Method, register
 from wherein.phrases import noun_phrase
+from wherein.vlm.base import FrozenVLM
+from wherein.vlm.prefix import Prefix
 
 MAX_TOKENS = 24
 
@@ -30,12 +33,15 @@ class Text(Method):
         pixels, frames = self.vlm.prepare([image])
         with torch.inference_mode():
             prefix = self.vlm.prefix(self.vlm.features(pixels), frames)
-        prompts = [self.vlm.locate_prompt.format(phrase=noun_phrase(phrase)) for phrase in phrases]
-        answers = self.vlm.continue_text(prefix, [0] * len(prompts), prompts, MAX_TOKENS)
-        groundings, codec, (frame,) = [], CODECS[self.vlm.codec], frames
-        for phrase, answer in zip(phrases, answers, strict=True):
-            box = codec.decode(answer, frame.model_width, frame.model_height)
-            boxes = np.empty((0, 4)) if box is None else frame.to_image(box[None])
-            scores = np.ones(len(boxes))
-            groundings.append(Grounding(phrase, boxes, scores, self.score_kind, False, None, answer=answer))
-        return groundings
+        return answers(self.vlm, prefix, frames[0], phrases)
+
+
+def answers(vlm: FrozenVLM, prefix: Prefix, frame: Frame, phrases: Sequence[str]) -> list[Grounding]:
+    """What a model freely writes of each phrase behind the prefix of one image with this Frame, read as boxes."""
+    prompts = [vlm.locate_prompt.format(phrase=noun_phrase(phrase)) for phrase in phrases]
+    groundings, codec = [], CODECS[vlm.codec]
+    for phrase, answer in zip(phrases, vlm.continue_text(prefix, [0] * len(prompts), prompts, MAX_TOKENS), strict=True):
+        box = codec.decode(answer, frame.model_width, frame.model_height)
+        boxes = np.empty((0, 4)) if box is None else frame.to_image(box[None])
+        groundings.append(Grounding(phrase, boxes, np.ones(len(boxes)), "none", False, None, answer=answer))
+    return groundings

@@ -1,4 +1,4 @@
-"""From composites to a saved PIN adapter: sources, training, calibration, model card."""
+"""From composites to a saved adapter: sources, training, calibration, model card."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from wherein import images as pictures
 from wherein.data import read_coco
 from wherein.errors import InputError
 from wherein.methods import adapter
-from wherein.methods.pin.method import ask
-from wherein.methods.pin.train import RECIPES, PinTask
+from wherein.methods.base import REGISTRY
+from wherein.methods.insert import Inserted, ask
 from wherein.synth import AUGMENTED, Backgrounds, ComposeConfig, ObjectBank, compose, is_held_out
+from wherein.training.boxes import RECIPES, BoxTask
 from wherein.training.store import FeatureStore, Labelled, Source
 from wherein.training.trainer import TrainConfig, fit
 from wherein.vlm import load_vlm
@@ -26,7 +27,13 @@ HELD_OUT = 160  # composites of held-out categories for validation and calibrati
 NEVER = (0.0, -20.0, 0.5)  # calibration of an insert that was never asked for what is not there: nothing is absent
 
 
+def trainable() -> list[str]:
+    """The names of the methods that are trained this way, sorted."""
+    return sorted(name for name, method in REGISTRY.items() if issubclass(method, Inserted))
+
+
 def train(
+    method: str,
     out: Path,
     *,
     model: str,
@@ -35,6 +42,7 @@ def train(
     bits: int | None,
     size: int | None,
     preset: str,
+    rate: float | None,
     steps: int,
     images: int,
     seed: int,
@@ -44,10 +52,14 @@ def train(
     objects: Path | None = None,
     backgrounds: Path | None = None,
 ) -> dict[str, float]:
-    """Train, calibrate and save a PIN in `out`; returns its figures on held-out composites."""
+    """Train, calibrate and save an adapter in `out`; returns its figures on held-out composites."""
     began = time.time()
     vlm = load_vlm(model, device, dtype, bits, size)
-    recipe = RECIPES[("default" if vlm.keeps_cells else "paper") if preset == "auto" else preset]
+    preset = ("default" if vlm.keeps_cells else "paper") if preset == "auto" else preset
+    recipe, kind = RECIPES[preset], REGISTRY[method]
+    assert issubclass(kind, Inserted)
+    torch.manual_seed(seed)
+    insert = kind.begin(vlm, preset)
     bank = ObjectBank.load() + ObjectBank.from_folder(objects) if objects else ObjectBank.load()
     grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
     kept = bank.without(is_held_out)
@@ -67,20 +79,20 @@ def train(
     train_store = FeatureStore(cache, vlm, source, images, {**about, "split": "train"}).build()
     held_source = composed(other, grounds, vlm.size[0], seed + 1_000_003, AUGMENTED)
     held_out = FeatureStore(cache, vlm, held_source, HELD_OUT, {**about, "split": "held out"}).build()
-    task = PinTask(vlm, recipe, train_store, held_out, names, seed)
-    schedule = TrainConfig(steps, recipe.learning_rate, final=recipe.final, seed=seed)
+    task = BoxTask(vlm, insert, recipe, train_store, held_out, names, seed)
+    schedule = TrainConfig(steps, rate or kind.rates[preset], final=recipe.final, seed=seed)
     figures = fit(task, schedule, out, resume)
     scale, shift, balanced = calibrate(task, other.names, seed) if recipe.absent else NEVER
-    settings = {**task.config.to_dict(), "absent_scale": scale, "absent_shift": shift}
+    settings = {**insert.config.to_dict(), "absent_scale": scale, "absent_shift": shift}
     public = {key: value.name if isinstance(value, Path) else value for key, value in about.items()}
     figures = {**figures, **task.evaluate(steps, out / "pictures", HELD_OUT), "absent_balanced_accuracy": balanced}
     adapter.save(
         out,
-        "pin",
+        method,
         vlm,
         settings,
-        task.module.state_dict(),
-        card(vlm.name, public, schedule, figures, time.time() - began),
+        insert.state_dict(),
+        card(method, vlm.name, public, schedule, figures, time.time() - began),
     )
     return figures
 
@@ -112,16 +124,16 @@ def labelled(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
 
 
 @torch.inference_mode()
-def calibrate(task: PinTask, names: tuple[str, ...], seed: int) -> tuple[float, float, float]:
+def calibrate(task: BoxTask, names: tuple[str, ...], seed: int) -> tuple[float, float, float]:
     """Scale and shift of the absent logit (Platt, 1999) on held-out composites, as many present as absent phrases,
     and the balanced accuracy this gives."""
     rng, logits, missing = np.random.default_rng(seed), [], []
-    with task.vlm.seam(task.config.seam, lambda x: x + task.module().to(x)):
+    with task.module.installed(task.vlm):
         for i in range(task.held_out.count):
             here = [name for name, _ in task.held_out.objects[i]]
             others = [name for name in rng.permutation(names) if name not in here][: len(here)]
-            prefix = task.vlm.prefix(task.held_out.features([i]))
-            for written in ask(task.vlm, task.config, prefix, [0] * len(here + others), here + others):
+            prefix = task.vlm.prefix(task.features(task.held_out, [i]))
+            for written in ask(task.vlm, task.module, prefix, [0] * len(here + others), here + others):
                 p = min(max(written.refusal or 0.0, 1e-9), 1 - 1e-9)
                 logits.append(np.log(p / (1 - p)))
             missing += [False] * len(here) + [True] * len(others)
@@ -136,19 +148,21 @@ def calibrate(task: PinTask, names: tuple[str, ...], seed: int) -> tuple[float, 
     return float(scale), float(shift), float((guess[y].mean() + (~guess[~y]).mean()) / 2)
 
 
-def card(model: str, about: dict[str, object], config: TrainConfig, figures: dict[str, float], seconds: float) -> str:
+def card(
+    method: str, model: str, about: dict[str, object], config: TrainConfig, figures: dict[str, float], seconds: float
+) -> str:
     """The adapter's model card."""
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in figures.items())
     return f"""---
 library_name: wherein
 base_model: {model}
 license: apache-2.0
-tags: [localisation, pin]
+tags: [localisation, {method}]
 ---
-# PIN for {model}
+# {method} for {model}
 
-A positional insert (CVPR'24) trained with `wherein train pin` on self-made composites; no labelled box was used, and no
-category of COCO or VOC was pasted in training.
+Trained with `wherein train {method}` on self-made composites; no labelled box was used, and no category of COCO or VOC
+was pasted in training.
 
 - data: {about}
 - training: {config}

@@ -1,15 +1,16 @@
-"""Training a PIN: composites in, answer-only loss.
+"""Training an insert: composites in, answer-only loss.
 
 Notable choices:
 - All questions about one composite (each object, and one thing that is absent) share its image in one sequence.
-- Behind a connector that keeps cells apart, the insert starts from the numbers of each cell's place, which the language
-  model can read before any training. That gets past the average box, the place where a loss at the entropy of the box
+- Behind a connector that keeps cells apart, PIN starts from the numbers of each cell's place, which the language model
+  can read before any training. That gets past the average box, the place where a loss at the entropy of the box
   prior sits. A rate of 1e-5 or more can lose it again: the insert then outgrows the tokens within twenty steps.
 - A digit competes with digits only, as it does under the grammar. With the whole vocabulary in the softmax the insert
   learns the answer's format first, as one large offset on every cell that drowns the image.
 - Under a fixed-width codec the tens digit weighs more than the units digit, and characters that the grammar
   forces do not count.
-- The paper's own recipe is the preset `paper`: one object an image, the name in the loss for the first quarter.
+- PIN's own recipe is the preset `paper`: one object an image, the name in the loss for the first quarter.
+- PIN and its baselines differ in the insert and its learning rate, in nothing else.
 """
 
 from __future__ import annotations
@@ -26,15 +27,11 @@ from torch import Tensor
 
 from wherein import drawing
 from wherein.boxtext import CODECS
-from wherein.errors import InputError
 from wherein.geometry import paired_iou
 from wherein.grounding import Grounding
 from wherein.methods.centre import BOX
-from wherein.methods.pin.config import PinConfig
-from wherein.methods.pin.method import REFUSAL, ask
-from wherein.methods.pin.module import PositionalInsert
-from wherein.methods.pin.numbers import numbered
-from wherein.methods.pin.reading import Reading, read, score
+from wherein.methods.insert import REFUSAL, Insert, ask
+from wherein.methods.reading import Reading, read, score
 from wherein.phrases import noun_phrase
 from wherein.training.store import FeatureStore
 from wherein.vlm.base import FrozenVLM
@@ -44,16 +41,14 @@ from wherein.vlm.decoding import Written
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a PIN is trained.
+    """How an insert is trained.
 
     batch: images a step · cells: share of the image's tokens that a step shows, drawn at random (for connectors that
     keep cells apart: a cheaper step) · min_objects: at least so many objects an image (at most three) ·
     name_until: share of the run in which the object's name counts in the loss · one_object: ask for one object an image
     instead of all · absent: ask for one thing that is not there · tens, units, presence: weights in the loss, of the
     first digit of a number, of the others, and of the answer's first word, which says whether there is one ·
-    under_grammar: a label competes only with what the grammar allows in its place · code, codec (None: the model's
-    own), seam: see PinConfig · numbered: norm of the numbers each cell starts with, see
-    `numbered`; 0 starts from nothing · learning_rate, final: see TrainConfig.
+    under_grammar: a label competes only with what the grammar allows in its place · final: see TrainConfig.
     """
 
     batch: int = 12
@@ -66,11 +61,6 @@ class Recipe:
     units: float = 0.3
     presence: float = 0.5
     under_grammar: bool = True
-    code: str = "2d"
-    codec: str | None = None
-    seam: str = "connector_tokens"
-    numbered: float = 1.5
-    learning_rate: float = 5e-6
     final: float = 0.2
 
 
@@ -86,22 +76,18 @@ RECIPES = {
         units=1.0,
         presence=1.0,
         under_grammar=False,
-        code="1d",
-        codec="grid16",
-        seam="features",
-        numbered=0.0,
-        learning_rate=1e-3,
         final=1.0,
     ),
 }
 
 
-class PinTask:
-    """A positional insert, the composites it learns from and the held-out ones it is measured on."""
+class BoxTask:
+    """An insert, the composites it learns from and the held-out ones it is measured on."""
 
     def __init__(
         self,
         vlm: FrozenVLM,
+        insert: Insert,
         recipe: Recipe,
         train: FeatureStore,
         held_out: FeatureStore,
@@ -110,16 +96,8 @@ class PinTask:
     ) -> None:
         self.vlm, self.recipe, self.names, self.seed = vlm, recipe, names, seed
         self.train, self.held_out = train, held_out
-        if recipe.seam == "connector_tokens" and not vlm.keeps_cells:
-            raise InputError(f"The connector of {vlm.name} does not keep cells apart: use the preset paper.")
-        width, codec = vlm.width(recipe.seam), recipe.codec or vlm.codec
-        self.config = PinConfig(*vlm.grid, width, code=recipe.code, codec=codec, seam=recipe.seam)
-        self.codec = CODECS[codec]
-        torch.manual_seed(seed)
-        self.module = PositionalInsert(self.config, vlm.cells())
-        if recipe.numbered:
-            self.module.start_from(recipe.numbered * numbered(vlm))
-        self.module.to(vlm.device)
+        self.module = insert.to(vlm.device)
+        self.codec = CODECS[insert.config.codec]
         digits = [vlm.encode(f"[{digit}")[-1] for digit in range(10)]
         verdict = [vlm.encode(text)[0] for text in (f" {self.codec.frame[0]}", REFUSAL)]
         self._rivals = [digits, verdict] if recipe.under_grammar else None
@@ -129,14 +107,20 @@ class PinTask:
         share, rng = step / steps, np.random.default_rng([self.seed, step])
         indices = rng.integers(0, self.train.count, self.recipe.batch).tolist()
         rows = [self._branches(self.train.objects[i], share, rng) for i in indices]
-        x_v, pi, cells = self.train.features(indices), self.module(), None
+        x_v, cells = self.features(self.train, indices), None
         if self.vlm.keeps_cells and self.recipe.cells < 1:
-            shown = [rng.permutation(len(pi))[: max(1, round(self.recipe.cells * len(pi)))] for _ in indices]
+            count = x_v.shape[1]
+            shown = [rng.permutation(count)[: max(1, round(self.recipe.cells * count))] for _ in indices]
             cells = torch.from_numpy(np.sort(np.stack(shown), axis=1))
-            x_v, pi = x_v[torch.arange(len(indices))[:, None], cells], pi[cells]
-        with self.vlm.seam(self.config.seam, lambda x: x + pi.to(x)):
-            prefix = self.vlm.prefix(x_v, cells=cells)
-        return self.vlm.loss(prefix, rows, self._rivals)[0]
+            x_v = x_v[torch.arange(len(indices))[:, None], cells]
+        with self.module.installed(self.vlm, cells=cells):
+            return self.vlm.loss(self.vlm.prefix(x_v, cells=cells), rows, self._rivals)[0]
+
+    def features(self, store: FeatureStore, indices: list[int]) -> Tensor:
+        """x_v float[B, N, D_v] of some images: kept ones, or, if the insert changes the encoder, made by it."""
+        if not self.module.encodes:
+            return store.features(indices)
+        return self.module.encode(self.vlm, self.vlm.prepare(store.images(indices))[0])
 
     def _branches(
         self, objects: list[tuple[str, NDArray[np.float64]]], share: float, rng: np.random.Generator
@@ -150,11 +134,13 @@ class PinTask:
         return rows
 
     def _branch(self, name: str, answer: str, share: float) -> Branch:
-        prompt = tuple(self.vlm.encode(self.vlm.locate_prompt.format(phrase=noun_phrase(name))))
+        lead = self.module.lead(self.vlm)
+        prompt = tuple(self.vlm.encode(lead + self.vlm.locate_prompt.format(phrase=noun_phrase(name))))
         target = tuple(self.vlm.encode(answer))
         weights = self._weights(target)
         if share < self.recipe.name_until:
-            return Branch(prompt[:1], prompt[1:] + target, (1.0,) * (len(prompt) - 1) + weights)
+            given = 1 + len(self.vlm.encode(lead))
+            return Branch(prompt[:given], prompt[given:] + target, (1.0,) * (len(prompt) - given) + weights)
         return Branch(prompt, target, weights)
 
     def _weights(self, target: tuple[int, ...]) -> tuple[float, ...]:
@@ -173,14 +159,14 @@ class PinTask:
         With a `shift`, the question is put to the image so many places further on: what is still right then is prior.
         """
         found = []
-        with self.vlm.seam(self.config.seam, lambda x: x + self.module().to(x)):
+        with self.module.installed(self.vlm):
             for start in range(0, min(count, self.held_out.count), 16):
                 images = list(range(start, min(start + 16, count, self.held_out.count)))
                 asked = [(i, *thing) for i in images for thing in self.held_out.objects[i]]
                 shown = [(image + shift) % self.held_out.count for image in images]
-                prefix = self.vlm.prefix(self.held_out.features(shown))
+                prefix = self.vlm.prefix(self.features(self.held_out, shown))
                 answers = ask(
-                    self.vlm, self.config, prefix, [i - start for i, *_ in asked], [name for _, name, _ in asked]
+                    self.vlm, self.module, prefix, [i - start for i, *_ in asked], [name for _, name, _ in asked]
                 )
                 found += [(*a, written) for a, written in zip(asked, answers, strict=True)]
         return found

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wherein.boxtext import CODECS
-from wherein.methods.pin.reading import read, score
+from wherein.methods.reading import read, score
 from wherein.vlm.decoding import Step, Written
 
 

@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from wherein.methods.pin.method import ask
-from wherein.methods.pin.numbers import number_codes
-from wherein.methods.pin.train import RECIPES, PinTask, Recipe
-from wherein.training.pin import calibrate
+from wherein.methods.insert import Insert, ask
+from wherein.methods.pin import Pin, PinConfig, PositionalInsert
+from wherein.methods.pin.method import NUMBERED
+from wherein.methods.pin.numbers import number_codes, numbered
+from wherein.training.adapters import calibrate
+from wherein.training.boxes import RECIPES, BoxTask, Recipe
 from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig, fit
 
@@ -26,8 +28,9 @@ BOXES = Recipe(batch=4)
 def make_task(tiny_vlm: Any, make_store: Any, names: tuple[str, ...]) -> Any:
     store = make_store(12)
 
-    def make(recipe: Recipe = BOXES, seed: int = 0) -> PinTask:
-        return PinTask(tiny_vlm, recipe, store, store, names, seed)
+    def make(recipe: Recipe = BOXES, seed: int = 0, insert: Insert | None = None) -> BoxTask:
+        torch.manual_seed(seed)
+        return BoxTask(tiny_vlm, insert or Pin.begin(tiny_vlm), recipe, store, store, names, seed)
 
     return make
 
@@ -78,8 +81,8 @@ def test_only_some_cells_are_shown(make_task: Any, monkeypatch: pytest.MonkeyPat
     assert whole == tiny_vlm.grid[0] * tiny_vlm.grid[1] and half == round(whole / 2)
 
 
-def test_the_paper_s_recipe(make_task: Any, asked: Any) -> None:
-    task = make_task(replace(RECIPES["paper"], batch=4))
+def test_the_paper_s_recipe(make_task: Any, asked: Any, tiny_vlm: Any) -> None:
+    task = make_task(replace(RECIPES["paper"], batch=4), insert=Pin.begin(tiny_vlm, "paper"))
     task.loss(0, 10)
     early, asked[:] = sum(asked, []), []
     task.loss(9, 10)
@@ -89,7 +92,8 @@ def test_the_paper_s_recipe(make_task: Any, asked: Any) -> None:
     assert all(context.endswith(" located at") and target.startswith(" [") for context, target, _ in late)
     numbers = {int(n) for _, target, _ in late for n in target.strip(" []").split(",")}
     assert all(n % 14 == 0 for n in numbers)
-    assert (task.config.code, task.config.codec, task.config.seam) == ("1d", "grid16", "features")
+    config = task.module.config
+    assert (config.code, config.codec, config.seam) == ("1d", "grid16", "features")
     assert not task.module().any()
 
 
@@ -104,12 +108,13 @@ def test_the_insert_starts_from_the_numbers_of_each_cell(make_task: Any, tiny_vl
     rows, columns = tiny_vlm.grid
     for cell in (0, columns + 1, rows * columns - 1):
         row, column = divmod(cell, columns)
-        wanted = BOXES.numbered * (first[column * 10 // columns] + second[row * 10 // rows])
+        wanted = NUMBERED * (first[column * 10 // columns] + second[row * 10 // rows])
         torch.testing.assert_close(pi[cell], wanted, atol=1e-4, rtol=0)
 
 
-def test_a_recipe_may_name_another_codec(make_task: Any, asked: Any) -> None:
-    make_task(replace(BOXES, codec="ranges")).loss(9, 10)
+def test_an_insert_may_have_another_codec(make_task: Any, asked: Any, tiny_vlm: Any) -> None:
+    config = PinConfig(*tiny_vlm.grid, tiny_vlm.feature_dim, codec="ranges")
+    make_task(insert=PositionalInsert(config)).loss(9, 10)
     boxes = [target for _, target, _ in sum(asked, []) if target != " not"]
     assert all(re.fullmatch(r" from\d and\d to\d and\d\.", box) for box in boxes)
 
@@ -141,10 +146,10 @@ def test_predictions_of_a_batch_are_those_of_each_image(make_task: Any) -> None:
     assert [(image, name) for image, name, *_ in rows] == [
         (image, name) for image in range(5) for name, _ in task.held_out.objects[image]
     ]
-    with task.vlm.seam(task.config.seam, lambda x: x + task.module()):
+    with task.module.installed(task.vlm):
         for image, name, _, written in rows:
             prefix = task.vlm.prefix(task.held_out.features([image]))
-            (alone,) = ask(task.vlm, task.config, prefix, [0], [name])
+            (alone,) = ask(task.vlm, task.module, prefix, [0], [name])
             assert alone.text == written.text
 
 
@@ -153,7 +158,7 @@ def test_calibration_tells_present_from_absent(make_task: Any, names: tuple[str,
     assert np.isfinite([scale, shift]).all() and 0.4 <= balanced <= 1
 
 
-def teach_all_but_positions(vlm: Any, task: PinTask, steps: int = 1500) -> None:
+def teach_all_but_positions(vlm: Any, task: BoxTask, steps: int = 1500) -> None:
     """Teach a tiny model to write boxes, but from a secret code on its features alone: the cells come in any order.
 
     Frozen after that, it can do everything that PIN's task takes, but does not know where a cell lies.
@@ -184,11 +189,18 @@ def test_an_insert_unlocks_a_model_that_lacks_nothing_but_positions(
     tiny_vlm: Any, names: tuple[str, ...], source: Any, tmp_path: Path
 ) -> None:
     """PIN-5: on 64 images the trained insert reaches a mean IoU above 0.8, and at zero the model stays below 0.4."""
-    vlm, recipe = type(tiny_vlm)(), replace(BOXES, batch=16, absent=False, units=1.0, code="1d")
-    many = FeatureStore(tmp_path, vlm, source, 1024, {}).build()
-    teach_all_but_positions(vlm, PinTask(vlm, recipe, many, many, names, 0))
-    few = FeatureStore(tmp_path, vlm, source, 64, {}).build()
-    task = PinTask(vlm, recipe, few, few, names, 0)
+    vlm, recipe = type(tiny_vlm)(), replace(BOXES, batch=16, absent=False, units=1.0)
+    config = PinConfig(*vlm.grid, vlm.width("connector_tokens"), codec=vlm.codec, seam="connector_tokens")
+
+    def task_on(images: int) -> BoxTask:
+        torch.manual_seed(0)
+        store = FeatureStore(tmp_path, vlm, source, images, {}).build()
+        insert = PositionalInsert(config)
+        insert.start_from(NUMBERED * numbered(vlm))
+        return BoxTask(vlm, insert, recipe, store, store, names, 0)
+
+    teach_all_but_positions(vlm, task_on(1024))
+    task = task_on(64)
     off = task.evaluate(0, tmp_path, 64)["miou"]
     fit(task, TrainConfig(steps=600, learning_rate=2e-3, evaluate_every=600, save_every=600), tmp_path / "run")
     on = task.evaluate(600, tmp_path, 64)["miou"]
