@@ -19,9 +19,9 @@ from rich.progress import track
 
 from wherein import images
 from wherein.evaluation import select
+from wherein.evaluation.calibration import roc_auc
 from wherein.methods import create
 from wherein.methods.heads import Heads
-from wherein.training.heads import roc_auc
 from wherein.vlm import load_vlm
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from wherein.cli import app
 from wherein.errors import InputError
+from wherein.evaluation.papers import HEADS
 
 PHOTO = str(files("wherein") / "examples" / "cat.jpg")
 
@@ -63,15 +64,13 @@ def test_heads_are_found_tabled_and_used(tmp_path: Path) -> None:
     (tmp_path / "pairs.json").write_text(
         json.dumps([{"file_name": "cat.png", "phrase": "the cat", "bbox": [10, 5, 300, 250]}])
     )
-    done = wherein(
-        "heads", "table", "k", "--data", "pairs.json", "--images", ".", "--protocol", "pairs", "--json", "-",
-        "--adapter", "heads.json", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert list(json.loads(done.stdout)["methods"]) == [f"k={k}" for k in range(1, 6)]
-    arguments = ["--data", "pairs.json", "--images", ".", "--protocol", "pairs", "--json", "-"]
-    done = wherein("heads", "table", "criteria", *arguments, "--adapter", "heads.json", cwd=tmp_path)
-    assert len(json.loads(done.stdout)["methods"]) == 6, done.stderr
+    (tmp_path / "images").symlink_to(tmp_path)
+    for table, rows in (("k", [f"k={k}" for k in range(1, 6)]), ("criteria", list(HEADS["criteria"]))):
+        arguments = ["--table", table, "--data", "pairs.json", "--adapter", "heads.json", "--out", "tables"]
+        done = wherein("reproduce", "heads", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        results = json.loads((tmp_path / "tables" / f"heads-{table}" / "table.json").read_text())
+        assert list(results["data"][0]["rows"]) == ["centre", *rows]
     done = wherein("locate", PHOTO, "the cat", "--adapter", "heads.json", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["method"] == "heads", done.stderr
     done = wherein(
@@ -102,8 +101,8 @@ def test_heads_are_found_tabled_and_used(tmp_path: Path) -> None:
         (["heads", "find", "--out", "h.json", "--pairs", "p.json"], "--images"),
         (["heads", "find", "--out", "h.json", "--preset", "mine"], "mine"),
         (["heads", "find", "--out", "h.json", "--by", "luck"], "luck"),
-        (["heads", "table", "colour", "--data", "p.json", "--images", "."], "colour"),
-        (["heads", "table", "k", "--data", "p.json", "--images", "."], "p.json"),
+        (["reproduce", "heads", "--table", "colour", "--data", "p.json"], "colour"),
+        (["reproduce", "heads", "--table", "k", "--data", "p.json"], "p.json"),
     ],
 )
 def test_wrong_calls_fail_before_the_model_is_loaded(

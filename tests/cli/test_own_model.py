@@ -50,7 +50,7 @@ def test_train_then_locate_then_eval(model: Path, photo: Path, tmp_path: Path) -
     pairs = tmp_path / "pairs.json"
     pairs.write_text(json.dumps([{"file_name": photo.name, "phrase": "a cat", "bbox": [10, 10, 40, 30]}]))
     measured = run(
-        *("eval", "--protocol", "pairs", "--data", pairs, "--images", tmp_path, "--model", model, "--adapter", out),
+        *("eval", "--data", pairs, "--images", tmp_path, "--model", model, "--adapter", out),
         *("--method", "pin", "--method", "text", "--method", "centre", "--json", tmp_path / "figures.json"),
     )
     assert measured.exit_code == 0, measured.output
@@ -70,3 +70,42 @@ def test_a_size_is_taken_where_a_family_has_one(model: Path, photo: Path) -> Non
         assert isinstance(run("locate", photo, "a cat", "--model", model, "--size", 85).exception, InputError)
     else:
         assert isinstance(found.exception, InputError) and "leave size out" in str(found.exception)
+
+
+def test_baselines_then_the_paper_s_table(build: Any, photo: Path, tmp_path: Path) -> None:
+    """PIN's table 2 on a BLIP-2: what was trained is run, what was not is told with the command that trains it."""
+    vlm, model = build("blip2"), tmp_path / "model"
+    vlm.model.save_pretrained(model)
+    vlm.processor.save_pretrained(model)
+    cache = tmp_path / "cache"
+    for method in ("vpt", "vpt_encoder", "lora"):
+        out = tmp_path / "trained" / method
+        options = ("--out", out, "--steps", 1, "--images", 16, "--cache", cache)
+        trained = run("train", method, "--model", model, *options)
+        assert trained.exit_code == 0, trained.output
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text(json.dumps([{"file_name": photo.name, "phrase": "a cat", "bbox": [10, 10, 40, 30]}]))
+    (tmp_path / "images").symlink_to(tmp_path)
+    made = run(
+        *("reproduce", "pin", "--table", 2, "--data", pairs, "--model", model, "--adapters", tmp_path / "trained"),
+        *("--out", tmp_path / "tables"),
+    )
+    assert made.exit_code == 0, made.output
+    results = json.loads((tmp_path / "tables" / "pin-2" / "table.json").read_text())
+    (found,) = results["data"]
+    assert set(found["rows"]) == {"centre", "text", "vpt", "vpt_encoder"}
+    assert "wherein train pin --out" in found["not run"]["pin"]
+    assert results["made"]["seed"] == 0 and results["made"]["prompt"] == " In the image is {phrase} located at"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "centre", "--out", "x"), "choose coop, lora, pin"),
+        (("reproduce", "pin", "--data", "none"), "none"),
+        (("reproduce", "heads", "--table", "x", "--data", "none"), "choose k, criteria"),
+    ],
+)
+def test_what_there_is_not(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    made = run(*arguments, *(() if arguments[0] == "train" else ("--out", tmp_path / "out")))
+    assert isinstance(made.exception, InputError) and said in str(made.exception)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wherein.data import Sample, read_coco, read_pairs
+from wherein.data import Complaints, Sample, read_coco, read_pairs
 from wherein.errors import InputError
 
 COCO: dict[str, Any] = {
@@ -132,7 +132,9 @@ def test_boxes_are_checked(tmp_path: Path, box: Any) -> None:
         (["categories", 1, "id"], 5, r"categories\[1\] repeats"),
         (["categories", 1, "name"], " ", r"categories\[1\] has name"),
         (["annotations", 0, "image_id"], 9, "no image has this id"),
-        (["annotations", 0, "category_id"], 9, "no category has this id"),
+        (["annotations", 0, "category_id"], 9, "no named category has this id"),
+        (["annotations", 3, "id"], 1, r"annotations\[3\] repeats the id 1"),
+        (["annotations", 3, "bbox"], [60, 6, 5.5, 8], r"annotations\[3\] has the box .* its image of 64 x 48 pixels"),
         (["annotations", 0, "iscrowd"], "no", "must be 0 or 1"),
         (["annotations", 0, "bbox"], KeyError, "has no 'bbox'"),
     ],
@@ -141,6 +143,132 @@ def test_a_wrong_coco_file_is_told(tmp_path: Path, keys: list[Any], to: Any, mes
     with pytest.raises(InputError, match=message) as caught:
         coco(tmp_path, set_in(COCO, *keys, to=to))
     assert str(tmp_path / "annotations.json") in str(caught.value)
+
+
+def left(value: Any, folder: Path, read: Any = read_coco) -> tuple[list[str], list[str]]:
+    """The images that are left of a file with bad records, and the complaints."""
+    complaints = Complaints(lambda line: None)
+    return [sample.name for sample in read(write(folder, value), folder, complaints)], complaints.sentences
+
+
+@pytest.mark.parametrize(
+    ("keys", "to", "names", "words"),
+    [
+        (["annotations", 0, "bbox"], [1, 2], ["a.jpg", "c.jpg"], ["annotations[0] has bbox"]),
+        (["annotations", 0], 7, ["a.jpg", "deep/b.jpg", "c.jpg"], ["annotations[0] is 7"]),  # of an image nobody knows
+        (["annotations", 0, "image_id"], 9, ["a.jpg", "deep/b.jpg", "c.jpg"], ["no image has this id"]),
+        (["annotations", 1, "iscrowd"], "no", ["deep/b.jpg", "c.jpg"], ["annotations[1] has iscrowd"]),
+        (["annotations", 3, "id"], 1, ["deep/b.jpg", "c.jpg"], ["annotations[3] repeats the id 1"]),
+        (["annotations", 3, "bbox"], [0, 0, 66, 1], ["deep/b.jpg", "c.jpg"], ["annotations[3] has the box"]),
+        (["annotations", 3, "bbox"], [0, 0, 65, 49], ["a.jpg", "deep/b.jpg", "c.jpg"], []),  # over by one pixel
+        (["images", 0, "file_name"], "../a", ["deep/b.jpg", "c.jpg"], ["images[0] has file_name"]),
+        (["images", 2, "file_name"], "a.jpg", ["deep/b.jpg"], ["images[2] repeats the file_name"]),
+        (["images", 2, "width"], "wide", ["a.jpg", "deep/b.jpg"], ["images[2] has width"]),
+        (["images", 2, "id"], 1, ["deep/b.jpg"], ["images[2] repeats the id 1", *["no image has this id"] * 3]),
+        (
+            ["categories", 0, "name"],
+            "",
+            ["deep/b.jpg", "c.jpg"],
+            ["categories[0] has name", "annotations[2] has category"],
+        ),
+        (["categories", 0, "id"], 6, ["c.jpg"], ["categories[1] repeats the id 6", *["no named category"] * 3]),
+    ],
+)
+def test_an_image_with_a_bad_record_is_left_out(
+    tmp_path: Path, keys: list[Any], to: Any, names: list[str], words: list[str]
+) -> None:
+    found, sentences = left(set_in(COCO, *keys, to=to), tmp_path)
+    assert found == names
+    for sentence, word in zip(sentences, words, strict=True):
+        assert word in sentence and str(tmp_path / "annotations.json") in sentence
+
+
+def test_a_pair_that_is_bad_costs_its_image(tmp_path: Path) -> None:
+    found, (sentence,) = left(set_in(PAIRS, 2, "bbox", to=[1]), tmp_path, read_pairs)
+    assert found == ["b.jpg"] and "pair[2] has bbox [1]" in sentence
+    found, sentences = left([7, *set_in(PAIRS, 1, "file_name", to="/b")], tmp_path, read_pairs)
+    assert found == ["a.jpg"] and len(sentences) == 2
+
+
+def test_where_things_come_from(tmp_path: Path) -> None:
+    first, _, third = coco(tmp_path, COCO)
+    path = f"The annotation file {tmp_path / 'annotations.json'}"
+    assert (first.where, third.where) == (f"{path}, images[0]", f"{path}, images[2]")
+    assert [one.where for one in first.objects] == [f"{path}, annotations[{n}]" for n in (2, 3)]
+    assert pairs(tmp_path, PAIRS)[1].where == f"{tmp_path / 'annotations.json'}, pair[1]"
+
+
+def test_complaints_are_told_up_to_twenty() -> None:
+    told: list[str] = []
+    complaints = Complaints(told.append)
+    for n in range(1, 1023):
+        complaints(InputError(f"line\n {n}"))
+        assert len(told) == min(n, 20)
+    complaints.tell_the_rest()
+    assert told == [*(f"line {n}" for n in range(1, 21)), "... and 1,002 more complaints"]
+    assert len(complaints.sentences) == 1022
+
+
+def lines(folder: Path, name: str, text: str | bytes, complaints: Complaints | None = None) -> list[Sample]:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return list(read_pairs(path, folder, *([complaints] if complaints else [])))
+
+
+def test_pairs_as_json_lines(tmp_path: Path) -> None:
+    text = "\ufeff" + "\n\n".join(json.dumps(pair) for pair in PAIRS)
+    first, second = lines(tmp_path, "a.jsonl", text)
+    assert [one.phrase for one in first.objects] == ["a Red mug", "cat"] and second.name == "b.jpg"
+    assert first.objects[1].where == f"{tmp_path / 'a.jsonl'}, line 5"
+    complaints = Complaints(lambda line: None)
+    (left,) = lines(tmp_path, "a.jsonl", text.replace('"cat"', '""', 1) + '\n{\n[1]\n"\xff', complaints)
+    assert left.name == "a.jpg"
+    for sentence, word in zip(
+        complaints.sentences, ("line 3 has phrase ''", "line 6 is not JSON", "line 7 is [1]", "line 8"), strict=True
+    ):
+        assert f"a.jsonl, {word}" in sentence
+
+
+TABLE = """phrase,file_name,x0,y0,x1,y1,note
+ a Red mug ,a.jpg,1,2,4,6,x
+cat,b.jpg,0,0,5,5.5,
+"a ""big"" cat",a.jpg,9,9,9,9,
+"""
+
+
+def test_pairs_as_a_table(tmp_path: Path) -> None:
+    first, second = lines(tmp_path, "a.csv", "\ufeff" + TABLE)
+    assert [one.phrase for one in first.objects] == ["a Red mug", 'a "big" cat']
+    assert first.objects[0].box.tolist() == [1, 2, 4, 6] and second.objects[0].box.tolist() == [0, 0, 5, 5.5]
+    assert first.objects[1].where == f"{tmp_path / 'a.csv'}, line 4"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("cat,,1,2,3,4", "line 5 has file_name ''"),
+        ("cat,/a.jpg,1,2,3,4", "line 5 has file_name '/a.jpg'"),
+        (",a.jpg,1,2,3,4", "line 5 has phrase ''"),
+        ("cat,a.jpg,1,2,3", "line 5 has y1 ''"),
+        ("cat,a.jpg,1,2,3,four", "line 5 has y1 'four', but it must be a finite number"),
+        ("cat,a.jpg,nan,2,3,4", "line 5 has x0 nan"),
+        ("cat,a.jpg,5,2,3,4", r"line 5 has the corners \[5.0, 2.0, 3.0, 4.0\], but x1 must not be less than x0"),
+        ("cat,a.jpg,-2,2,3,4", r"line 5 has the box \[-2.0"),
+        ("cat,a.jpg," + "1" * 200_000, "is not CSV in UTF-8: field larger"),
+    ],
+)
+def test_a_wrong_row_is_told(tmp_path: Path, row: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        lines(tmp_path, "a.csv", TABLE + row)
+
+
+def test_a_wrong_table_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="header of .*a.csv lacks y1: it must name file_name,phrase,x0,y0,x1,y1"):
+        lines(tmp_path, "a.csv", TABLE.replace("y1", "height"))
+    with pytest.raises(InputError, match="lacks file_name, phrase"):
+        lines(tmp_path, "a.csv", "")
+    with pytest.raises(InputError, match="is not CSV in UTF-8"):
+        lines(tmp_path, "a.csv", TABLE.encode() + b"\xff")
 
 
 @pytest.mark.parametrize("read", [coco, pairs])
@@ -170,8 +298,9 @@ def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 def test_real_annotations(evalset: Path) -> None:
     folder = evalset / "coco_train2017_mini"
-    samples = list(read_coco(folder / "annotations.json", folder / "images"))
-    assert len(samples) == 256
+    complaints = Complaints(lambda line: None)
+    samples = list(read_coco(folder / "annotations.json", folder / "images", complaints))
+    assert len(samples) == 256 and not complaints.sentences
     assert sum(len(sample.objects) for sample in samples) == 2144 - 19  # without the crowds
     assert all(sample.path.is_file() for sample in samples)
     assert sum(len(sample.objects) for sample in read_pairs(folder / "single_phrases.json", folder / "images")) == 510

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wherein.data import Sample, read_refcoco
+from wherein.data import Complaints, Sample, read_refcoco
 from wherein.errors import InputError
 
 RUNS = {"size": [4, 6], "counts": [4, 8, 12]}
@@ -96,7 +92,7 @@ def test_instances_elsewhere(tmp_path: Path) -> None:
     [
         ({"ann_id": 5}, r"refs.json, ref\[0\] has ann_id 5, but no annotation has this id"),
         ({"image_id": 5}, r"ref\[0\] has image_id 5, but no image has this id"),
-        ({"image_id": 7}, r"ref\[0\] has image_id 7, but its annotation is of another image"),
+        ({"image_id": 7}, r"ref\[0\] has ann_id 81, but that is an object of another image"),
         ({"ann_id": 80}, r"instances.json, annotations\[2\] has bbox 'never"),
         ({"split": None}, r"ref\[0\] has split None"),
         ({"sentences": "left"}, r"ref\[0\] has sentences 'left', but it must be a list"),
@@ -120,31 +116,56 @@ def test_other_files_are_told(tmp_path: Path) -> None:
         read(tmp_path, instances={**INSTANCES, "images": named})
 
 
-class _Trap:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = str(path)
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (self._path,)
-
-
-@pytest.mark.parametrize("suffix", [".p", ".pkl", ".P"])
-def test_a_pickle_is_never_read(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"refs(unc){suffix}"
-    path.write_bytes(pickle.dumps(_Trap(tmp_path / "trapped")))
-    with pytest.raises(InputError, match="is a pickle, which can run any code"):
-        list(read_refcoco(path, tmp_path, "val"))
-    assert not (tmp_path / "trapped").exists()
+@pytest.mark.parametrize("name", ["refs(unc).p", "refs.pickle", "REFS.P"])
+def test_the_published_pickle_is_read(tmp_path: Path, name: str) -> None:
+    expected = [(sample.name, sample.phrases()) for sample in read(tmp_path)]
+    (tmp_path / name).write_bytes(pickle.dumps(REFS, 2))
+    assert [(one.name, one.phrases()) for one in read_refcoco(tmp_path / name, tmp_path, "val")] == expected
+    (tmp_path / name).write_bytes(pickle.dumps([Path("a")], 2))
+    with pytest.raises(InputError, match="is not a pickle of plain values"):
+        list(read_refcoco(tmp_path / name, tmp_path, "val"))
 
 
-def test_the_command_that_converts_a_pickle_works_as_it_is_printed(tmp_path: Path) -> None:
+def test_an_expression_may_mean_several_objects_or_none(tmp_path: Path) -> None:
+    refs = [
+        {**ref(70, "val", "both", "the two"), "ann_id": [70, 71], "no_target": False},
+        {**ref(71, "val", "a zebra"), "ann_id": [-1], "no_target": True},
+        {**ref(81, "val", "him"), "ann_id": [81]},
+        {**ref(90, "val", "nobody"), "ann_id": []},
+    ]
+    first, second, third = read(tmp_path, refs=refs)
+    assert [(one.phrase, one.box.tolist()) for one in first.objects] == [
+        ("both", [1, 0, 3, 4]),
+        ("both", [0, 0, 1, 4]),
+        ("the two", [1, 0, 3, 4]),
+        ("the two", [0, 0, 1, 4]),
+    ]
+    assert first.absent == ("a zebra",) and first.phrases() == ["both", "the two"]
+    assert second.phrases() == ["him"] and second.absent == ()
+    assert (third.name, third.objects, third.absent) == ("COCO_9.jpg", (), ("nobody",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ann_id": [70, 5]}, r"ref\[0\] has ann_id 5, but no annotation has this id"),
+        ({"ann_id": [70, 81]}, r"ref\[0\] has ann_id \[70, 81\], but that is an object of another image"),
+        ({"ann_id": [[70]]}, r"ref\[0\] has ann_id \[70\], but it must be an integer"),
+    ],
+)
+def test_a_wrong_list_of_objects_is_told(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, refs=[{**ref(70, "val", "it"), **changes}])
+
+
+def test_an_image_with_a_bad_ref_is_left_out(tmp_path: Path) -> None:
     read(tmp_path)
-    path = tmp_path / "refs(unc).p"
-    path.write_bytes(pickle.dumps(REFS))
-    with pytest.raises(InputError) as caught:
-        list(read_refcoco(path, tmp_path, "val"))
-    command = str(caught.value)[str(caught.value).index("python -c") :]
-    subprocess.run([sys.executable, *shlex.split(command)[1:]], check=True)
-    assert len(list(read_refcoco(tmp_path / "refs(unc).json", tmp_path, "val"))) == 2
+    refs = [*REFS, 7, {**ref(81, "val", "he"), "ann_id": 5}, {**ref(90, "?"), "split": None}]
+    (tmp_path / "refs.json").write_text(json.dumps(refs))
+    complaints = Complaints(lambda line: None)
+    (sample,) = read_refcoco(tmp_path / "refs.json", tmp_path, "val", complain=complaints)
+    assert sample.name == "COCO_7.jpg"
+    for sentence, word in zip(
+        complaints.sentences, ("ref[5] is 7", "ref[6] has ann_id 5", "ref[7] has split None"), strict=True
+    ):
+        assert word in sentence

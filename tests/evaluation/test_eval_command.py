@@ -49,11 +49,15 @@ def created(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeMethod]:
     return made
 
 
+def app() -> typer.Typer:
+    made = typer.Typer()
+    made.command()(command.evaluate)
+    return made
+
+
 def invoke(dataset: Path, *options: str, data: str = "annotations.json") -> Any:
-    app = typer.Typer()
-    app.command()(command.evaluate)
     fixed = ["--data", str(dataset / data), "--images", str(dataset / "images")]
-    return CliRunner().invoke(app, [*fixed, *options], catch_exceptions=True)
+    return CliRunner().invoke(app(), [*fixed, *options], catch_exceptions=True)
 
 
 def test_json_on_stdout_is_its_only_line(dataset: Path) -> None:
@@ -84,9 +88,71 @@ def test_files(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_pairs(dataset: Path) -> None:
-    done = invoke(dataset, "--protocol", "pairs", "--json", "-", data="pairs.json")
+    done = invoke(dataset, "--json", "-", data="pairs.json")
     results = json.loads(done.stdout)
-    assert (results["protocol"], results["n"], results["methods"]["whole"]["miou"]) == ("pairs", 1, 0.5)
+    assert (results["protocol"], results["n"], results["methods"]["whole"]["miou"]) == ("phrases", 1, 0.5)
+    assert (results["format"], results["expected_images"], results["complaints"]) == ("pairs", None, [])
+
+
+def test_a_folder_is_enough(dataset: Path) -> None:
+    done = CliRunner().invoke(app(), ["--data", str(dataset), "--json", "-"])
+    results = json.loads(done.stdout)
+    assert (results["protocol"], results["format"], results["n"]) == ("pin", "coco", 4)
+
+
+def test_the_published_number_of_images_is_told(dataset: Path) -> None:
+    (dataset / "annotations").mkdir()
+    (dataset / "annotations.json").rename(dataset / "annotations" / "instances_val2017.json")
+    (dataset / "images").rename(dataset / "val2017")
+    done = CliRunner().invoke(app(), ["--data", str(dataset), "--json", "-"])
+    assert "val2017: 2 images with one to three objects; the paper of PIN has 2,062." in done.stderr
+    assert json.loads(done.stdout)["expected_images"] == 2062
+    done = CliRunner().invoke(app(), ["--data", str(dataset), "--limit", "1", "--json", "-"])
+    assert "the paper" not in done.stderr and json.loads(done.stdout)["expected_images"] is None
+
+
+@pytest.fixture
+def spoilt(dataset: Path) -> Path:
+    """The data set with two more images: one with a box outside it, and one that is no image."""
+    content = json.loads((dataset / "annotations.json").read_text())
+    for name, box in (("4.png", [0, 0, 102, 50]), ("5.png", [0, 0, 9, 9])):
+        (dataset / "images" / name).write_bytes(
+            (dataset / "images" / "0.png").read_bytes() if name == "4.png" else b"no"
+        )
+        content["images"].append({"id": name, "file_name": name, "width": 100, "height": 50})
+        content["annotations"].append({"id": name, "image_id": name, "category_id": 1, "bbox": box, "iscrowd": 0})
+    (dataset / "annotations.json").write_text(json.dumps(content))
+    return dataset
+
+
+def test_bad_records_cost_their_images_and_the_status(
+    spoilt: Path, tmp_path: Path, created: dict[str, FakeMethod]
+) -> None:
+    out = tmp_path / "out.json"
+    done = invoke(spoilt, "--json", str(out))
+    assert isinstance(done.exception, InputError) and "2 bad records, told above" in str(done.exception)
+    results = json.loads(out.read_text())
+    assert (results["images"], results["n"]) == (2, 4) and "0.625" in done.stdout
+    outside, damaged = results["complaints"]
+    assert "annotations.json, annotations[13] has the box [0.0, 0.0, 102.0, 50.0]" in outside
+    assert "annotations.json, images[5]: image" in damaged and "5.png is not an image" in damaged
+    assert [line for line in done.stderr.splitlines() if "5.png" in line] == [damaged]
+    assert len(created["whole"].asked) == 2
+    (spoilt / "images" / "5.png").write_bytes((spoilt / "images" / "0.png").read_bytes())
+    done = invoke(spoilt, "--json", str(out), "--skip-bad")  # what was mended is asked, and nothing else
+    assert done.exit_code == 0 and "Continuing the records" in done.stderr and len(created["whole"].asked) == 3
+    results = json.loads(out.read_text())
+    assert results["images"] == 3 and results["complaints"] == [outside]
+
+
+def test_many_bad_records_are_counted(dataset: Path, tmp_path: Path) -> None:
+    pair = {"file_name": "1.png", "phrase": "the dog", "bbox": [50, 0, 50, 50]}
+    (dataset / "pairs.json").write_text(json.dumps([pair, *({**pair, "file_name": f"{n}.jpg"} for n in range(1200))]))
+    done = invoke(dataset, "--json", str(tmp_path / "out.json"), "--skip-bad", data="pairs.json")
+    assert done.exit_code == 0
+    lines = [line for line in done.stderr.splitlines() if "there is no image" in line]
+    assert len(lines) == 20 and "... and 1,180 more complaints" in done.stderr
+    assert len(json.loads((tmp_path / "out.json").read_text())["complaints"]) == 1200
 
 
 def test_the_same_method_by_two_names_runs_once(dataset: Path, created: dict[str, FakeMethod]) -> None:
@@ -97,15 +163,14 @@ def test_the_same_method_by_two_names_runs_once(dataset: Path, created: dict[str
 
 def test_an_interrupted_command_continues(dataset: Path, tmp_path: Path, created: dict[str, FakeMethod]) -> None:
     out = tmp_path / "out.json"
-    second = dataset / "images" / "1.png"
-    picture = second.read_bytes()
-    second.write_bytes(b"")
-    assert isinstance(invoke(dataset, "--json", str(out)).exception, InputError)
+    fails = FakeMethod("whole", lambda image, phrase: whole(image, phrase) if len(fails.asked) < 2 else 1 / 0)  # type: ignore[return-value]
+    created["whole"] = fails
+    assert isinstance(invoke(dataset, "--json", str(out)).exception, ZeroDivisionError)
     assert not out.exists()
-    second.write_bytes(picture)
+    created["whole"] = FakeMethod("whole", whole)
     done = invoke(dataset, "--json", str(out))
     assert done.exit_code == 0 and "Continuing the records" in done.stderr
-    assert len(created["whole"].asked) == 2  # once for each image, over both runs
+    assert len(created["whole"].asked) == 1  # about the second image
     assert json.loads(out.read_text())["images"] == 2
 
 
@@ -114,7 +179,10 @@ def test_an_interrupted_command_continues(dataset: Path, tmp_path: Path, created
     [
         (["--method", "pinn"], "no method 'pinn': choose auto, whole, centre"),
         (["--protocol", "flickr"], "no protocol 'flickr'"),
-        (["--protocol", "pairs"], "is it in COCO format?"),
+        (["--protocol", "pairs"], "choose one of auto, pin, phrases"),
+        (["--format", "pairs"], "is not recognised as a data set; this was looked for: pairs ("),
+        (["--format", "tar"], "no format 'tar': choose auto, coco, lvis"),
+        (["--split", "val"], "annotations.json has no splits, but the split 'val' was chosen"),
         (["--limit", "0"], "limit is 0"),
         (["--json", "{folder}"], "is a folder"),
         (["--json", "{folder}/nowhere/out.json"], "No file can be written in the folder"),
@@ -128,10 +196,16 @@ def test_wrong_options_are_told(dataset: Path, options: list[str], message: str)
 
 
 def test_a_phrase_that_the_model_refuses_is_told(dataset: Path) -> None:
-    pairs = [{"file_name": "1.png", "phrase": "<end>", "bbox": [0, 0, 1, 1]}]
+    pairs = [
+        {"file_name": f"{n}.png", "phrase": phrase, "bbox": [0, 0, 1, 1]} for n, phrase in enumerate(["<end>", "it"])
+    ]
+    (dataset / "pairs.json").write_text(json.dumps(pairs[:1]))
+    done = invoke(dataset, data="pairs.json")
+    assert isinstance(done.exception, InputError) and "No image of" in str(done.exception)
+    assert "pairs.json, pair[0]: The phrase '<end>' is a control token" in done.stderr
     (dataset / "pairs.json").write_text(json.dumps(pairs))
-    done = invoke(dataset, "--protocol", "pairs", data="pairs.json")
-    assert isinstance(done.exception, InputError) and "control token" in str(done.exception)
+    done = invoke(dataset, "--skip-bad", "--json", "-", data="pairs.json")
+    assert done.exit_code == 0 and json.loads(done.stdout)["images"] == 1 and "control token" in done.stderr
 
 
 def test_an_adapter_is_for_the_methods_that_load_one(dataset: Path, tmp_path: Path) -> None:

@@ -1,22 +1,50 @@
-"""Metrics against slow, obvious references."""
+"""Metrics against slow, obvious references, and the examples in the docstrings of all figures."""
 
 from __future__ import annotations
 
+import doctest
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wherein.evaluation import metrics
+from wherein import geometry
+from wherein.evaluation import bootstrap, calibration, detection, metrics, soft_accuracy, vqa
 
 IOUS = st.lists(st.floats(0, 1), min_size=1, max_size=30).map(np.array)
+SIDE = st.integers(0, 40)
+BOXES = st.lists(st.tuples(SIDE, SIDE, st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=8)
 
 
-def random_values(count: int = 60, images: int = 20) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
-    random = np.random.default_rng(3)
-    owners = [f"image {number}" for number in random.integers(images, size=count)]
-    return random.random(count), random.random(count), owners
+@pytest.mark.parametrize("module", [bootstrap, calibration, detection, metrics, soft_accuracy, vqa])
+def test_the_examples_in_the_docstrings(module: Any) -> None:
+    failed, attempted = doctest.testmod(module)
+    assert attempted > 0 and failed == 0
+
+
+@given(BOXES, BOXES)
+def test_iou_is_that_of_pycocotools(first: list[Any], second: list[Any]) -> None:
+    mask = pytest.importorskip("pycocotools.mask")
+    a, b = np.array(first, dtype=np.float64), np.array(second, dtype=np.float64)
+    expected = mask.iou(a, b, np.zeros(len(b), dtype=np.uint8))
+    np.testing.assert_allclose(geometry.iou(geometry.from_xywh(a), geometry.from_xywh(b)), expected, atol=1e-12)
+
+
+@given(BOXES)
+def test_masks_are_those_of_pycocotools(boxes: list[Any]) -> None:
+    """IoU of masks from pixel counts, the pixels drawn by us."""
+    mask = pytest.importorskip("pycocotools.mask")
+    drawn = np.zeros((len(boxes), 80, 80), dtype=np.uint8)
+    for one, (x, y, w, h) in zip(drawn, boxes, strict=True):
+        one[y : y + h, x : x + w] = 1
+    truth = np.roll(drawn, 1, axis=0)
+    first, second = (mask.encode(np.asfortranarray(stack.transpose(1, 2, 0))) for stack in (drawn, truth))
+    expected = mask.iou(first, second, np.zeros(len(boxes), dtype=np.uint8)).diagonal()
+    counts = [(stack > 0).sum(axis=(1, 2)).astype(np.float64) for stack in (drawn & truth, drawn | truth)]
+    np.testing.assert_allclose(metrics.mask_iou(*counts), expected, atol=1e-12)
 
 
 @given(IOUS, st.floats(0, 1))
@@ -55,70 +83,6 @@ def test_best_of_is_the_maximum_of_each_question(pairs: list[tuple[float, int]])
     assert found.tolist() == list(best.values())
 
 
-def naive_means(values: NDArray[np.float64], images: list[str], seed: int) -> list[float]:
-    names = list(dict.fromkeys(images))
-    random = np.random.default_rng(seed)
-    means = []
-    for draw in random.integers(len(names), size=(metrics.RESAMPLES, len(names))):
-        drawn = [
-            value for number in draw for value, image in zip(values, images, strict=True) if image == names[number]
-        ]
-        means.append(sum(drawn) / len(drawn))
-    return means
-
-
-def test_bootstrap_equals_the_naive_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "RESAMPLES", 90)
-    monkeypatch.setattr(metrics, "_CHUNK", 7)
-    first, second, images = random_values()
-    means = naive_means(first, images, seed=5)
-    assert metrics.bootstrap_interval(first, images, 5) == pytest.approx(np.quantile(means, [0.025, 0.975]))
-
-    differences = naive_means(first - second, images, seed=5)
-    below, above = sum(d <= 0 for d in differences), sum(d >= 0 for d in differences)
-    found = metrics.compare(first, second, images, 5)
-    assert found.difference == pytest.approx(first.mean() - second.mean())
-    assert found.p == pytest.approx(min(1, 2 * (min(below, above) + 1) / 91))
-    assert found.interval == pytest.approx(np.quantile(differences, [0.025, 0.975]))
-
-
-@given(IOUS, st.integers(0, 100))
-@settings(max_examples=20, deadline=None)
-def test_interval_holds_the_values_and_repeats(values: NDArray[np.float64], seed: int) -> None:
-    images = [str(number // 2) for number in range(len(values))]
-    low, high = metrics.bootstrap_interval(values, images, seed)
-    assert values.min() - 1e-9 <= low <= high <= values.max() + 1e-9
-    assert (low, high) == metrics.bootstrap_interval(values, images, seed)
-
-
-def test_images_are_resampled_and_not_boxes() -> None:
-    """Copies of a box within its image are no new evidence, so they must not narrow the interval."""
-    values = np.random.default_rng(0).random(30)
-    images = [str(number) for number in range(30)]
-    once = metrics.bootstrap_interval(values, images, 1)
-    repeated = metrics.bootstrap_interval(np.repeat(values, 10), list(np.repeat(images, 10)), 1)
-    assert repeated == pytest.approx(once)
-
-
-def test_interval_covers_the_truth() -> None:
-    random = np.random.default_rng(0)
-    covered = 0
-    for seed in range(40):
-        values = random.random(50)
-        low, high = metrics.bootstrap_interval(values, range(50), seed)
-        covered += low <= 0.5 <= high
-    assert covered >= 34
-
-
-def test_p_values_are_never_zero_and_symmetric() -> None:
-    first, images = np.linspace(0.5, 0.9, 40), range(40)
-    found = metrics.compare(first, first - 0.3, images, 0)
-    assert found.p == 2 / (metrics.RESAMPLES + 1)
-    assert found.difference == pytest.approx(0.3)
-    assert metrics.compare(first - 0.3, first, images, 0).p == found.p
-    assert metrics.compare(first, first, images, 0).p == 1.0
-
-
 def test_masks_worked_out_by_hand() -> None:
     """Three masks: 8 of 16 pixels, 2 of 10, 0 of 4."""
     intersections, unions = np.array([8.0, 2, 0]), np.array([16.0, 10, 4])
@@ -133,22 +97,40 @@ def test_masks_without_pixels_count_as_misses() -> None:
     nothing = np.zeros(2)
     assert metrics.mask_iou(nothing, nothing).tolist() == [0, 0]
     assert metrics.cumulative_iou(nothing, nothing) == 0
-    assert metrics.cumulative_interval(nothing, nothing, ["a", "b"], 0) == (0, 0)
     assert metrics.cumulative_iou(np.array([]), np.array([])) is None
 
 
-def test_interval_of_the_cumulative_iou_equals_the_naive_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "RESAMPLES", 90)
-    monkeypatch.setattr(metrics, "_CHUNK", 7)
-    first, second, images = random_values()
-    intersections, unions = np.floor(first * 50), np.floor(first * 50) + np.floor(second * 50)
-    names = list(dict.fromkeys(images))
-    random, ratios = np.random.default_rng(5), []
-    for draw in random.integers(len(names), size=(90, len(names))):
-        drawn = [pair for number in draw for pair, image in enumerate(images) if image == names[number]]
-        ratios.append(sum(intersections[drawn]) / sum(unions[drawn]))
-    found = metrics.cumulative_interval(intersections, unions, images, 5)
-    assert found == pytest.approx(np.quantile(ratios, [0.025, 0.975]))
+def test_an_empty_answer_to_an_empty_truth_counts_as_the_data_say() -> None:
+    """gRefCOCO's gIoU: a phrase without a target that gets no answer is right."""
+    intersections, unions = np.array([0.0, 0.0, 3.0]), np.array([0.0, 5.0, 4.0])
+    assert metrics.mask_iou(intersections, unions, empty=1).tolist() == [1, 0, 0.75]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30))
+def test_no_target_accuracy_counts(pairs: list[tuple[bool, bool]]) -> None:
+    answered, there = (np.array([pair[i] for pair in pairs], dtype=bool) for i in (0, 1))
+    missing = [given for given, target in pairs if not target]
+    present = [given for given, target in pairs if target]
+    wanted = 1 - sum(missing) / len(missing) if missing else None
+    assert metrics.no_target_accuracy(answered, there) == (None if wanted is None else pytest.approx(wanted))
+    wanted = sum(present) / len(present) if present else None
+    assert metrics.no_target_accuracy(~answered, ~there) == (None if wanted is None else pytest.approx(wanted))
+
+
+@given(BOXES, st.integers(-5, 90), st.integers(-5, 90))
+def test_pointing_is_a_comparison_of_four_numbers(boxes: list[Any], x: int, y: int) -> None:
+    corners = geometry.from_xywh(boxes)
+    found = metrics.pointing(np.tile([float(x), float(y)], (len(boxes), 1)), corners)
+    assert found.tolist() == [float(x0 <= x <= x1 and y0 <= y <= y1) for x0, y0, x1, y1 in corners.tolist()]
+    assert metrics.pointing(metrics.centres(corners), corners).all()
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))
+def test_a_peak_is_in_the_middle_of_its_cell(rows: int, columns: int, seed: int) -> None:
+    heat = np.random.default_rng(seed).random((2, rows, columns))
+    for one, (x, y) in zip(heat, metrics.peaks(heat, width=60, height=30), strict=True):
+        assert one[int(y / 30 * rows), int(x / 60 * columns)] == one.max()
+        assert (x / 60 * columns) % 1 == pytest.approx(0.5) and (y / 30 * rows) % 1 == pytest.approx(0.5)
 
 
 def test_per_category() -> None:
@@ -158,3 +140,13 @@ def test_per_category() -> None:
         "dog": {"n": 2, "miou": pytest.approx(0.6), "p@0.5": 0.5},
     }
     assert list(table) == ["cat", "dog"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1)), min_size=1, max_size=20))
+def test_per_category_is_the_mean_of_each(pairs: list[tuple[str, float]]) -> None:
+    table = metrics.per_category(np.array([value for _, value in pairs]), [name for name, _ in pairs])
+    assert list(table) == sorted({name for name, _ in pairs})
+    for name, figures in table.items():
+        own = [value for other, value in pairs if other == name]
+        assert figures["n"] == len(own) and figures["miou"] == pytest.approx(sum(own) / len(own))
+        assert figures["p@0.5"] == pytest.approx(sum(value >= 0.5 for value in own) / len(own))

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wherein.data import Mask, Sample
+from wherein.data import Complaints, Mask, Sample, open_dataset
 from wherein.errors import ImageError, InputError
-from wherein.evaluation import Journal, Outcome, run, select, sources
+from wherein.evaluation import Journal, Outcome, protocol_for, published, run, select
 from wherein.evaluation.protocols import Grounder
 
 from .conftest import FakeMethod, no_dogs, runs, whole
@@ -36,8 +36,8 @@ def test_pin_takes_images_with_one_to_three_objects(dataset: Path) -> None:
     assert [sample.name for sample in pin(dataset, 1)] == ["0.png"]
 
 
-def test_pairs_takes_every_pair(dataset: Path) -> None:
-    (sample,) = select("pairs", dataset / "pairs.json", dataset / "images")
+def test_phrases_takes_every_pair(dataset: Path) -> None:
+    (sample,) = select("phrases", dataset / "pairs.json", dataset / "images")
     assert (sample.name, sample.phrases()) == ("1.png", ["the dog"])
 
 
@@ -45,41 +45,130 @@ def test_pin_on_the_real_photographs(evalset: Path) -> None:
     folder = evalset / "coco_train2017_mini"
     samples = select("pin", folder / "annotations.json", folder / "images")
     assert (len(samples), sum(len(sample.objects) for sample in samples)) == (88, 178)
-    assert len(select("pairs", folder / "single_phrases.json", folder / "images", 7)) == 7
+    assert len(select("phrases", folder / "single_phrases.json", folder / "images", 7)) == 7
+    assert len(select("auto", folder)) == 88
+    assert len(select("phrases", folder)) > 200
 
 
 def test_what_cannot_be_selected_is_told(dataset: Path) -> None:
     annotations, images = dataset / "annotations.json", dataset / "images"
-    with pytest.raises(InputError, match="no protocol 'pins'; choose one of pin, pairs, refcoco"):
+    with pytest.raises(InputError, match="no protocol 'pins'; choose one of auto, pin, phrases"):
         select("pins", annotations, images)
-    with pytest.raises(InputError, match="protocol pin has no splits, but the split 'val' was chosen"):
+    with pytest.raises(InputError, match="annotations.json has no splits, but the split 'val' was chosen"):
         select("pin", annotations, images, split="val")
     with pytest.raises(InputError, match="limit is 0"):
         select("pin", annotations, images, 0)
-    with pytest.raises(InputError, match=r"image '0.png' of .*annotations.json is not in the folder"):
+    with pytest.raises(InputError, match=r"annotations.json, images\[0\]: there is no image .*0.png"):
         select("pin", annotations, dataset)
     annotations.write_text(json.dumps({"images": [], "categories": [], "annotations": []}))
     with pytest.raises(InputError, match="nothing to evaluate"):
         select("pin", annotations, images)
     (dataset / "pairs.json").write_text(json.dumps([{"file_name": "1.png", "phrase": "a\nb", "bbox": [0, 0, 1, 1]}]))
-    with pytest.raises(InputError, match=r"pairs.json, image '1.png': .*control character"):
-        select("pairs", dataset / "pairs.json", images)
+    with pytest.raises(InputError, match=r"pairs.json, pair\[0\], image '1.png': .*control character"):
+        select("phrases", dataset / "pairs.json", images)
 
 
 def test_refcoco_takes_every_expression_of_a_split(masked: Path) -> None:
-    first, second = select("refcoco", masked / "refs.json", masked / "images", split="val")
+    first, second = select("phrases", masked / "refs.json", masked / "images", split="val")
     assert (first.phrases(), second.phrases()) == (["left", "top"], ["dot", "unmasked"])
-    assert len(select("refcoco", masked / "refs.json", masked / "images", 1, "val")) == 1
-    assert [one.phrases() for one in select("refcoco", masked / "refs.json", masked / "images", None, "testA")] == [
+    assert len(select("phrases", masked / "refs.json", masked / "images", 1, "val")) == 1
+    assert [one.phrases() for one in select("phrases", masked / "refs.json", masked / "images", None, "testA")] == [
         ["left"]
     ]
     with pytest.raises(InputError, match="splits 'testA', 'val', and none was chosen"):
-        select("refcoco", masked / "refs.json", masked / "images")
+        select("phrases", masked / "refs.json", masked / "images")
 
 
-def test_the_files_a_protocol_reads(masked: Path) -> None:
-    refs = masked / "refs.json"
-    assert sources("pairs", refs) == [refs] and sources("refcoco", refs) == [refs, masked / "instances.json"]
+def test_the_usual_protocol_of_expressions(masked: Path) -> None:
+    assert protocol_for(open_dataset(masked, split="val")) == "phrases"
+
+
+def test_the_usual_protocol_of_categories(dataset: Path) -> None:
+    coco = open_dataset(dataset / "annotations.json")
+    assert (protocol_for(coco), protocol_for(coco, "phrases")) == ("pin", "phrases")
+    assert published(coco, "pin") is None
+
+
+def test_the_published_number_of_images(dataset: Path) -> None:
+    (dataset / "annotations").mkdir()
+    (dataset / "annotations.json").rename(dataset / "annotations" / "instances_val2017.json")
+    (dataset / "images").rename(dataset / "val2017")
+    coco = open_dataset(dataset)
+    assert (published(coco, "pin"), published(coco, "phrases")) == (2062, None)
+
+
+class Heard:
+    """Complaints that remember what was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.complaints = Complaints(self.told.append)
+
+
+def test_a_missing_image_is_left_out(dataset: Path) -> None:
+    (dataset / "images" / "0.png").unlink()
+    heard = Heard()
+    samples = select("pin", dataset / "annotations.json", complain=heard.complaints)
+    assert [sample.name for sample in samples] == ["1.png"] and len(heard.told) == 1
+    assert "annotations.json, images[0]: there is no image" in heard.told[0]
+    (dataset / "images" / "1.png").unlink()
+    with pytest.raises(InputError, match="No image of .* is left for the protocol 'pin': nothing to evaluate"):
+        select("pin", dataset / "annotations.json", complain=heard.complaints)
+
+
+def test_what_only_the_image_tells_is_left_out_while_the_rest_runs(dataset: Path) -> None:
+    """A damaged image, one of another size, and, where the annotation states no size, a box and a mask outside it."""
+    pairs = [
+        {
+            "file_name": f"{n}.png",
+            "phrase": "dog",
+            "bbox": [0, 0, 10, 10],
+            "segmentation": runs(np.ones((50, 100), bool)),
+        }
+        for n in range(4)
+    ]
+    pairs[1]["bbox"] = [0, 0, 101.5, 50]
+    pairs[2]["segmentation"] = runs(np.ones((4, 4), bool))
+    (dataset / "pairs.json").write_text(json.dumps(pairs))
+    (dataset / "images" / "0.png").write_bytes(b"nothing")
+    heard, method = Heard(), FakeMethod("whole", whole)
+    samples = select("phrases", dataset / "pairs.json", complain=heard.complaints)
+    assert len(samples) == 4 and not heard.told
+    found = [some for (some,) in run(samples, [method], Journal(None, SETTINGS), heard.complaints)]
+    assert [outcome.image for outcome in found] == ["3.png"] and len(method.asked) == 1
+    assert len(heard.told) == 3
+    for line, word in zip(
+        heard.told, ["pair[0]: image", "pair[1] has the box [0.0, 0.0, 101.5", "pair[2] has a segm"], strict=True
+    ):
+        assert word in line, line
+
+
+def test_a_mask_that_needs_a_package_stops_the_run(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no bad record: every image with a polygon would be left out."""
+    pair = {"file_name": "1.png", "phrase": "dog", "bbox": [0, 0, 1, 1], "segmentation": [[0, 0, 9, 0, 9, 9]]}
+    (dataset / "pairs.json").write_text(json.dumps([pair]))
+    heard = Heard()
+    samples = select("phrases", dataset / "pairs.json", complain=heard.complaints)
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(InputError, match="pip install"):
+        select("phrases", dataset / "pairs.json", complain=heard.complaints)
+    with pytest.raises(InputError, match="pip install"):
+        list(run(samples, [FakeMethod("whole", whole)], Journal(None, SETTINGS), heard.complaints))
+    assert not heard.told
+
+
+def test_ignored_pixels_count_for_nobody(tmp_path: Path) -> None:
+    """A target of 4 columns; the third and a sixth are to be ignored: the answer's pixels there are neither."""
+    pytest.importorskip("pycocotools")
+    Image.new("RGB", (10, 4)).save(tmp_path / "a.png")
+    shapes = [
+        {"label": "target", "points": [[0, 0], [4, 0], [4, 4], [0, 4]]},
+        {"label": "ignore", "points": [[2, 0], [3, 0], [3, 4], [2, 4]]},
+        {"label": "ignore", "points": [[5, 0], [6, 0], [6, 4], [5, 4]]},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({"text": ["that"], "shapes": shapes}))
+    (outcome,) = finish(select("auto", tmp_path), [FakeMethod("whole", whole)], Journal(None, SETTINGS))
+    assert outcome.records[0].overlap == (12, 32)
 
 
 def test_a_mask_that_cannot_be_used_is_told_before_the_work(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +182,7 @@ def test_a_mask_that_cannot_be_used_is_told_before_the_work(dataset: Path, monke
     pairs.write_text(json.dumps([pair]))
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(InputError, match=r"pair\[0\] .*pip install wherein\[eval\]"):
-        select("pairs", pairs, dataset / "images")
+        select("phrases", pairs, dataset / "images")
 
 
 @pytest.mark.parametrize("side", [10, 10**6, 10**400])
@@ -106,12 +195,12 @@ def test_a_size_that_only_the_annotation_states_makes_nothing(
     content["images"][0].update(width=side, height=side)
     annotations.write_text(json.dumps(content))
     monkeypatch.setattr(Mask, "decode", lambda *_: pytest.fail("decoded for a size that no image was seen to have"))
-    with pytest.raises(InputError, match="but the image has 100 x 50"):
+    with pytest.raises(InputError, match="not inside its image of 10 x 10" if side == 10 else "the image has 100 x 50"):
         finish(pin(dataset), [FakeMethod("whole", whole)], Journal(None, SETTINGS))
 
 
 def overlaps(folder: Path, method: FakeMethod) -> list[tuple[int, int] | None]:
-    samples = select("refcoco", folder / "refs.json", folder / "images", split="val")
+    samples = select("phrases", folder / "refs.json", folder / "images", split="val")
     outcomes = finish(samples, [method], Journal(None, SETTINGS))
     return [record.overlap for outcome in outcomes for record in outcome.records]
 
@@ -162,7 +251,7 @@ def test_a_mask_of_another_size_than_the_image_is_told(dataset: Path) -> None:
         "segmentation": runs(np.ones((4, 4), dtype=bool)),
     }
     (dataset / "pairs.json").write_text(json.dumps([pair]))
-    samples = select("pairs", dataset / "pairs.json", dataset / "images")
+    samples = select("phrases", dataset / "pairs.json", dataset / "images")
     with pytest.raises(InputError, match=r"pair\[0\] .* but its image has 100 x 50 pixels"):
         finish(samples, [FakeMethod("whole", whole)], Journal(None, SETTINGS))
 
@@ -276,7 +365,7 @@ def test_records_from_before_there_were_masks_are_not_continued(dataset: Path, t
 
 def test_overlaps_survive_the_file(masked: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.records.jsonl"
-    samples = select("refcoco", masked / "refs.json", masked / "images", split="val")
+    samples = select("phrases", masked / "refs.json", masked / "images", split="val")
     found = [
         outcome for some in run(samples, [FakeMethod("whole", whole)], Journal(path, SETTINGS)) for outcome in some
     ]

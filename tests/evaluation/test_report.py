@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from wherein.errors import InputError
-from wherein.evaluation import Journal, Outcome, run, select, summarise, to_markdown, to_table, write_json
+from wherein.evaluation import Journal, Outcome, Record, run, select, summarise, to_markdown, to_table, write_json
 
 from .conftest import FakeMethod, no_dogs, whole
 
@@ -59,7 +59,7 @@ def of_masks(masked: Path) -> dict[str, Any]:
         return [] if phrase == "left" else whole(image, phrase)
 
     methods = [FakeMethod("masks", no_left, lambda image, phrase: half), FakeMethod("boxes", whole)]
-    samples = select("refcoco", masked / "refs.json", masked / "images", split="val")
+    samples = select("phrases", masked / "refs.json", masked / "images", split="val")
     outcomes = [outcome for some in run(samples, methods, Journal(None, {})) for outcome in some]
     return summarise(outcomes, protocol="refcoco", model="fake", split="val")
 
@@ -92,6 +92,37 @@ def test_data_without_masks_has_none(results: dict[str, Any]) -> None:
     figures = results["methods"]["centre"]
     empty = [figures[key] for key in ("ciou", "ciou_ci95", "giou", "giou_ci95", "mask_p@0.5", "n_masks")]
     assert empty == [None] * 5 + [0]
+
+
+def test_draws_without_a_mask_say_nothing_of_masks() -> None:
+    """Of two images one has a mask: a quarter of the draws have none, and in all others its IoU is the figure."""
+    box = (0.0, 0.0, 5.0, 5.0)
+    outcomes = [
+        Outcome(f"{i}.png", 10, 10, "a", 0.1, (Record("cat", box, box, 0.5, None, 1.0, overlap),))
+        for i, overlap in enumerate([(5, 10), None])
+    ]
+    found = summarise(outcomes, protocol="pairs", model="fake")["methods"]["a"]
+    assert (found["n_masks"], found["ciou"], found["giou"]) == (1, 0.5, 0.5)
+    assert found["ciou_ci95"] == found["giou_ci95"] == [0.5, 0.5]
+
+
+def test_pointing_looks_at_the_middle_of_the_answer(results: dict[str, Any]) -> None:
+    """The middle of the image lies in all four boxes, on the edge of three; that of the left half in the two cats."""
+    assert results["methods"]["centre"]["pointing"] == 1.0
+    assert results["methods"]["no dogs"]["pointing"] == 0.5
+
+
+def test_scores_that_are_probabilities_are_checked(dataset: Path) -> None:
+    """Every answer is right from 0.5 on and says 0.9; invalid ones have no score."""
+    methods = [FakeMethod(name, no_dogs if name == "no dogs" else whole) for name in ("no dogs", "whole", "other")]
+    samples = select("pin", dataset / "annotations.json", dataset / "images")
+    outcomes = [outcome for some in run(samples, methods, Journal(None, {})) for outcome in some]
+    kinds = {"no dogs": "token_probability", "whole": "token_probability", "other": "attention_share"}
+    found = summarise(outcomes, protocol="pin", model="fake", score_kinds=kinds)["methods"]
+    assert found["no dogs"]["ece"] == found["whole"]["ece"] == pytest.approx(0.1)
+    assert found["other"]["ece"] is None
+    unknown = summarise(outcomes, protocol="pin", model="fake")["methods"]
+    assert all(figures["ece"] is None for figures in unknown.values())
 
 
 def test_every_method_is_compared_with_the_baseline_and_the_first(dataset: Path, results: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ DOUBTED = Grounding("a cow", np.array([[1.0, 2.0, 3.0, 4.0]]), np.ones(1), "atte
 class Stub:
     """A method that has its answers."""
 
-    name, finds_every, gives = "stub", True, frozenset({"heatmap"})
+    name, score_kind, finds_every, gives = "stub", "none", True, frozenset({"heatmap"})
 
     def __init__(self, *answers: Grounding) -> None:
         self.answers, self.calls = list(answers), []  # type: tuple[list[Grounding], list[Any]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from wherein.data import LabelledBox, Sample
 from wherein.errors import InputError
 from wherein.methods.heads import Heads
 from wherein.training import heads as search
-from wherein.training.heads import Pairs, composites, find, labelled, roc_auc
+from wherein.training.heads import Pairs, composites, find, labelled
 from wherein.training.heads_plot import save_plot
 from wherein.training.store import Labelled
 
@@ -152,11 +151,3 @@ def test_presets_differ_where_they_say() -> None:
     paper, relative = search.PRESETS["paper"], search.PRESETS["relative"]
     assert (paper.sigma, paper.kernel, paper.threshold, paper.zoom, paper.references) == (1.0, 7, "mean", 1, ())
     assert paper.prompt == " {phrase}." and relative.references
-
-
-def test_the_roc_is_that_of_all_pairs() -> None:
-    scores, truth = np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, True, False, True])
-    assert roc_auc(scores, truth) == pytest.approx((1 + 0.5 + 1 + 1) / 4)
-    wins: Callable[[float, float], float] = lambda a, b: 1.0 if a > b else 0.5 if a == b else 0.0  # noqa: E731
-    pairs = [wins(a, b) for a in scores[truth] for b in scores[~truth]]
-    assert roc_auc(scores, truth) == pytest.approx(np.mean(pairs))

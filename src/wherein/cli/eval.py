@@ -3,6 +3,9 @@
 Notable choices:
 - whatever can be wrong without the model is found before the model is loaded
 - with `--json out.json` every answer goes to out.records.jsonl at once: the same command continues after a crash
+- a bad record costs its image, not the run: the figures are of all other images, and the exit status is 2 at the end,
+  as that of `locate` after an image that could not be read. The records are then not closed, so that the same command
+  asks only about the images that were mended; an annotation file that changed is another data set
 """
 
 from __future__ import annotations
@@ -24,25 +27,37 @@ from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Segmenter, Si
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
-    from wherein.data import Sample
+    from wherein.data import Complain, Sample
     from wherein.evaluation import Journal, Outcome
     from wherein.evaluation.protocols import Grounder
     from wherein.methods import Method
     from wherein.vlm.base import FrozenVLM
 
+LEFT_OUT = "the images that have them are not in these figures; mend them, or accept that with --skip-bad."
 # What every verb that asks about labelled images takes.
-Data = Annotated[
-    Path,
+Data = Annotated[Path, typer.Option(metavar="PATH", help="A data set: its folder, or its annotation file.")]
+Images = Annotated[Path, typer.Option(metavar="DIR", help="The folder of the annotated images.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--images", metavar="DIR", help="The folder of its images.", show_default="the data set's usual one"),
+]
+Format = Annotated[
+    str,
     typer.Option(
-        metavar="FILE", help="COCO format for pin, a list for pairs, refs.json (beside instances.json) for refcoco."
+        help="coco, lvis, voc, refcoco, reasonseg, genome, yolo or pairs; auto recognises it by its files.",
     ),
 ]
-Images = Annotated[Path, typer.Option(metavar="DIR", help="The folder of the annotated images.")]
 Protocol = Annotated[
     str,
-    typer.Option(help="pin: images with at most 3 objects, asked by category name; pairs: phrase-box pairs; refcoco."),
+    typer.Option(
+        help="pin: images with at most 3 objects, asked by category name; phrases: every phrase; "
+        "auto: pin for data with categories."
+    ),
 ]
-Split = Annotated[str | None, typer.Option(help="Of RefCOCO-format data: val, testA ...")]
+Split = Annotated[str | None, typer.Option(help="The part of it, where it has several: val, test, testA ...")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Exit with status 0 though images with bad records were left out.")
+]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Take only the first N images.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap behind intervals and p-values.")]
 Output = Annotated[
@@ -53,8 +68,9 @@ Output = Annotated[
 
 def evaluate(
     data: Data,
-    images: Images,
-    protocol: Protocol = "pin",
+    images: Folder = None,
+    format: Format = "auto",
+    protocol: Protocol = "auto",
     method: Annotated[
         list[str], typer.Option(help="pin, heads, cam, text, centre or auto; may be repeated.", show_default="auto")
     ] = ["auto"],  # noqa: B006 - typer only reads it
@@ -67,6 +83,7 @@ def evaluate(
     limit: Limit = None,
     seed: Seed = 0,
     split: Split = None,
+    skip_bad: SkipBad = False,
     segmenter: Segmenter = None,
     gallery: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Put a sheet of best, median and worst answers here.")
@@ -82,7 +99,7 @@ def evaluate(
     for name in method:
         if name not in ("auto", *methods.names()):
             raise InputError(f"There is no method {name!r}: choose auto, {', '.join(methods.names())}.")
-    run = Run(protocol, data, images, limit, seed, output, gallery, split)
+    run = Run(data, images, format, split, protocol, limit, seed, output, gallery, skip_bad)
     vlm = load_vlm(model, device, dtype, bits, size)
     asked = _bound(vlm, method, adapter)
     refined: list[Grounder] = []
@@ -97,64 +114,106 @@ class Run:
 
     def __init__(
         self,
-        protocol: str,
         data: Path,
-        images: Path,
+        images: Path | None,
+        format: str,
+        split: str | None,
+        protocol: str,
         limit: int | None,
         seed: int,
         output: str | None,
         gallery: Path | None = None,
-        split: str | None = None,
+        skip_bad: bool = False,
     ) -> None:
         """The arguments are the options of `wherein eval`. Raises InputError where one of them is unusable."""
-        from wherein.evaluation import select
+        from wherein.data import Complaints, open_dataset
+        from wherein.evaluation import protocol_for, published, select
 
-        self.samples = select(protocol, data, images, limit, split)
-        self.protocol, self.data, self.seed, self.output, self.gallery = protocol, data, seed, output, gallery
-        self.split, self.path = split, None if output in (None, STDOUT) else Path(str(output))
+        self.complaints, self.skip_bad = Complaints(lambda line: typer.echo(line, err=True)), skip_bad
+        self.path = None if output in (None, STDOUT) else Path(str(output))
+        self.seed, self.output, self.gallery = seed, output, gallery
         _check_outputs(self.path, gallery)
+        self.dataset = open_dataset(data, images, format, split)
+        self.protocol = protocol_for(self.dataset, protocol)
+        self.samples = select(self.protocol, self.dataset, limit=limit, complain=self.complaints)
+        self.expected = published(self.dataset, self.protocol) if limit is None else None
+        if self.expected is not None:
+            found = f"{self.dataset.name}: {len(self.samples):,} images with one to three objects"
+            typer.echo(f"{found}; the paper of PIN has {self.expected:,}.", err=True)
 
     def report(self, vlm: FrozenVLM, methods: Sequence[Grounder], settings: Mapping[str, Any]) -> None:
         """Ask the methods, print the table, write what is to be written.
 
         `settings`: what else must be the same for the records of an interrupted run to be continued.
+
+        Raises:
+            InputError: at the end, if there were bad records and they are not to be skipped; also if nothing is left.
         """
         from rich.console import Console
 
-        from wherein.evaluation import Journal, save_gallery, sources, summarise, to_table, write_json
+        from wherein.evaluation import Journal, to_table
 
-        for phrase in {phrase for sample in self.samples for phrase in sample.phrases()}:
-            vlm.check_phrase(phrase)
+        samples = self._askable(vlm)
         made_by = {
             "wherein": version("wherein"),
             "protocol": self.protocol,
-            "split": self.split,
-            "data": hashlib.sha256(
-                b"".join(file.read_bytes() for file in sources(self.protocol, self.data))
-            ).hexdigest(),
+            "format": self.dataset.format,
+            "split": self.dataset.split,
+            "data": self.dataset.digest(),
             "methods": [one.name for one in methods],
             "model": [vlm.name, vlm.fingerprint],
             **settings,
         }
         with Journal(self.path and self.path.with_suffix(".records.jsonl"), made_by) as journal:
-            outcomes = _ask(self.samples, methods, journal)
-            command = shlex.join(["wherein", *sys.argv[1:]])
-            results = summarise(
+            outcomes = _ask(samples, methods, journal, self.complaints)
+            if not outcomes:
+                raise InputError(f"No image of {self.dataset.files[0]} could be asked about.")
+            results = self._write(outcomes, vlm, methods)
+            Console(stderr=self.output == STDOUT, highlight=False).print(to_table(results))
+            if self.output == STDOUT:
+                print_json(results)
+            self.complaints.judge(self.skip_bad, LEFT_OUT)
+
+    def _askable(self, vlm: FrozenVLM) -> list[Sample]:
+        """The samples without those that have a phrase which the model refuses."""
+        refused: dict[str, InputError] = {}
+        for phrase in {phrase for sample in self.samples for phrase in sample.phrases()}:
+            try:
+                vlm.check_phrase(phrase)
+            except InputError as error:
+                refused[phrase] = error
+        askable = []
+        for sample in self.samples:
+            bad = [refused[phrase] for phrase in sample.phrases() if phrase in refused]
+            for why in bad:
+                self.complaints(InputError(f"{sample.where or sample.path}: {why}"))
+            askable += [] if bad else [sample]
+        return askable
+
+    def _write(self, outcomes: Sequence[Outcome], vlm: FrozenVLM, methods: Sequence[Grounder]) -> dict[str, Any]:
+        """The figures, after writing the files that were asked for."""
+        from wherein.evaluation import save_gallery, summarise, write_json
+
+        results = {
+            **summarise(
                 outcomes,
                 protocol=self.protocol,
                 model=vlm.name,
                 seed=self.seed,
-                command=command,
-                split=self.split,
-            )
-            if self.path:
-                write_json(results, self.path)
-            if self.gallery:
-                self.gallery.mkdir(exist_ok=True)
-                save_gallery(outcomes, {sample.name: sample.path for sample in self.samples}, self.gallery)
-        Console(stderr=self.output == STDOUT, highlight=False).print(to_table(results))
-        if self.output == STDOUT:
-            print_json(results)
+                command=shlex.join(["wherein", *sys.argv[1:]]),
+                split=self.dataset.split,
+                score_kinds={one.name: getattr(one, "score_kind", "none") for one in methods},
+            ),
+            "format": self.dataset.format,
+            "expected_images": self.expected,
+            "complaints": self.complaints.sentences,
+        }
+        if self.path:
+            write_json(results, self.path)
+        if self.gallery:
+            self.gallery.mkdir(exist_ok=True)
+            save_gallery(outcomes, {sample.name: sample.path for sample in self.samples}, self.gallery)
+        return results
 
 
 def _check_outputs(path: Path | None, gallery: Path | None) -> None:
@@ -177,7 +236,7 @@ def _bound(vlm: FrozenVLM, names: Sequence[str], adapter: str | None) -> list[Me
     return list({method.name: method for method in created}.values())
 
 
-def _ask(samples: Sequence[Sample], methods: Sequence[Grounder], journal: Journal) -> list[Outcome]:
+def _ask(samples: Sequence[Sample], methods: Sequence[Grounder], journal: Journal, complain: Complain) -> list[Outcome]:
     """Run the protocol with a progress bar on stderr."""
     from rich.console import Console
     from rich.progress import track
@@ -187,7 +246,7 @@ def _ask(samples: Sequence[Sample], methods: Sequence[Grounder], journal: Journa
     if journal.note:
         typer.echo(journal.note, err=True)
     console, hidden = Console(stderr=True), not sys.stderr.isatty()
-    images = track(run(samples, methods, journal), "images", len(samples), console=console, disable=hidden)
+    images = track(run(samples, methods, journal, complain), "images", len(samples), console=console, disable=hidden)
     return [outcome for outcomes in images for outcome in outcomes]
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wherein.cli.eval import Data, Images, Limit, Output, Protocol, Run, Seed, Split, fingerprint
-from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
+from wherein.cli.model import Bits, Device, Dtype, Model, Size
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +27,9 @@ def find(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The JSON file to write; a plot goes beside it.")],
     pairs: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Real phrases: COCO format, or a list of pairs.", show_default="composites"),
+        typer.Option(
+            metavar="PATH", help="Real phrases: any data set `wherein eval` reads.", show_default="composites"
+        ),
     ] = None,
     images: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the images in --pairs.")] = None,
     pool: Annotated[
@@ -80,41 +81,9 @@ def find(
     typer.echo(f"{out}: {chosen}; tau {found.facts['tau']:.3f}, rank correlation {told}; plot: {plot}")
 
 
-@app.command("table")
-def table(
-    name: Annotated[str, typer.Argument(metavar="TABLE", help="k, criteria, sigma, kernel or reading.")],
-    data: Data,
-    images: Images,
-    protocol: Protocol = "pin",
-    split: Split = None,
-    model: Model = "default",
-    adapter: Adapter = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    bits: Bits = None,
-    size: Size = None,
-    limit: Limit = None,
-    seed: Seed = 0,
-    output: Output = None,
-) -> None:
-    """Measure heads under other choices: how many (k), chosen how (criteria), smoothed (sigma, kernel), read how."""
-    from wherein.evaluation import ablations
-    from wherein.methods.heads.method import known
-    from wherein.vlm import load_vlm
-
-    if name not in ablations.TABLES:
-        raise InputError(f"There is no table {name!r}: choose {', '.join(ablations.TABLES)}.")
-    run = Run(protocol, data, images, limit, seed, output, split=split)
-    vlm = load_vlm(model, device, dtype, bits, size)
-    rows = ablations.table(name, vlm, *known(vlm, adapter))
-    run.report(vlm, rows, {"table": name, "adapter": adapter and fingerprint(adapter)})
-
-
 def _real(pairs: Path, images: Path, pool: int, seed: int) -> Pairs:
-    """The phrases of a COCO file or of a list of pairs, whichever it is."""
-    from wherein.data import read_coco, read_pairs
-    from wherein.data.entry import read_json
+    """The phrases of a data set of any format."""
+    from wherein.data import open_dataset
     from wherein.training.heads import labelled
 
-    reader = read_pairs if isinstance(read_json(pairs), list) else read_coco
-    return labelled(list(reader(pairs, images)), pairs.name, pool, seed)
+    return labelled(list(open_dataset(pairs, images).samples()), pairs.name, pool, seed)

@@ -1,22 +1,27 @@
-"""The checks every untrusted annotation file goes through; each complaint is one sentence that names file and entry."""
+"""The checks every untrusted record goes through; each complaint is one sentence that names the file and the record."""
 
-import json
-import math
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Self, TypeVar
+from collections.abc import Container, Iterable, Iterator, Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from reprlib import Repr
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wherein import geometry
+from wherein.data.complaint import Complain, refuse
 from wherein.errors import InputError
 
 T = TypeVar("T")
+_EXACT = 2**53
+_short = Repr()
+_short.maxlevel = 3  # a pickle can hold one list a billion times in a few lines
+_short.maxstring = _short.maxlong = _short.maxother = 60
 
 
 class Entry:
     """One JSON object of an annotation file, read field by field; every complaint names the file and the entry."""
+
+    __slots__ = ("_fields", "where")  # a file has one of them for each of its objects
 
     def __init__(self, value: Any, where: str) -> None:
         """`where` names the entry for messages, such as `annotations.json, annotation 7`.
@@ -43,32 +48,53 @@ class Entry:
         """The value of a field that need not be there, None when it is not."""
         return self._fields.get(name)
 
-    def entries(self, name: str) -> list[Self]:
-        """The objects of a list field.
+    def values(self, name: str) -> list[Any]:
+        """The value of a list field.
 
         Raises:
-            InputError: it is missing, no list, or something in it is no JSON object.
+            InputError: it is missing, or no list.
         """
         values = self.field(name)
         if not isinstance(values, list):
             raise InputError(f"{self.where} has {name} {shown(values)}, but it must be a list.")
-        return [type(self)(value, f"{self.where}, {name}[{position}]") for position, value in enumerate(values)]
+        return values
 
-    def table(self, name: str) -> dict[int | str, Self]:
-        """The objects of a list field by their `id`.
+    def entries(self, name: str, complain: Complain = refuse) -> Iterator["Entry"]:
+        """The objects of a list field; what is no JSON object is complained of.
 
         Raises:
-            InputError: as of `entries` and `key`, or two have the same id.
+            InputError: it is missing, or no list.
         """
-        index: dict[int | str, Self] = {}
-        for entry in self.entries(name):
-            key = entry.key("id")
-            if index.setdefault(key, entry) is not entry:
-                raise InputError(f"{entry.where} repeats the id {shown(key)} of an earlier entry.")
-        return index
+        return objects(self.values(name), f"{self.where}, {name}", complain)
+
+    def table(self, name: str, complain: Complain = refuse) -> dict[int | str, "Entry"]:
+        """The objects of a list field by their `id`; those that have none, or the same one, are complained of.
+
+        Raises:
+            InputError: as of `entries`.
+        """
+        index: dict[int | str, Entry] = {}
+        repeated: set[int | str] = set()
+        for entry in self.entries(name, complain):
+            try:
+                key = entry.key("id")
+                if index.setdefault(key, entry) is not entry:
+                    repeated.add(key)
+                    raise InputError(f"{entry.where} repeats the id {shown(key)} of an earlier entry.")
+            except InputError as error:
+                complain(error)
+        return {key: entry for key, entry in index.items() if key not in repeated}
 
     def target(self, name: str, table: Mapping[int | str, T], kind: str) -> T:
         """What the identifier in a field stands for in a table; `kind` is the word for it in the complaint.
+
+        Raises:
+            InputError: as of `reference`.
+        """
+        return table[self.reference(name, table, kind)]
+
+    def reference(self, name: str, table: Container[int | str], kind: str) -> int | str:
+        """The value of an identifier field that a table must have.
 
         Raises:
             InputError: as of `key`, or the table does not have it.
@@ -76,7 +102,7 @@ class Entry:
         key = self.key(name)
         if key not in table:
             raise InputError(f"{self.where} has {name} {shown(key)}, but no {kind} has this id.")
-        return table[key]
+        return key
 
     def key(self, name: str) -> int | str:
         """The value of an identifier field.
@@ -85,9 +111,9 @@ class Entry:
             InputError: it is missing, or neither an integer nor a text.
         """
         value = self.field(name)
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise InputError(f"{self.where} has {name} {shown(value)}, but it must be an integer or a text.")
-        return value
+        if type(value) is int or type(value) is str:
+            return value
+        raise InputError(f"{self.where} has {name} {shown(value)}, but it must be an integer or a text.")
 
     def text(self, name: str) -> str:
         """The value of a text field, without the white space around it.
@@ -133,10 +159,20 @@ class Entry:
             InputError: it is not a relative path that stays inside the folder.
         """
         value = self.text(name)
-        windows, posix = PureWindowsPath(value), PurePosixPath(value)
-        if windows.anchor or posix.anchor or ".." in windows.parts or "\0" in value or not posix.parts:
+        if not stays_inside(value):
             raise InputError(f"{self.where} has {name} {shown(value)}, but it must stay inside the images folder.")
-        return str(posix)
+        return str(PurePosixPath(value))
+
+    def number(self, name: str) -> float:
+        """The value of a number field.
+
+        Raises:
+            InputError: it is missing, or no finite number.
+        """
+        value = self.field(name)
+        if not is_number(value):
+            raise InputError(f"{self.where} has {name} {shown(value)}, but it must be a finite number.")
+        return float(value)
 
     def box(self, name: str) -> NDArray[np.float64]:
         """The box of an `[x, y, width, height]` field, float64[4] xyxy in original pixels.
@@ -147,35 +183,61 @@ class Entry:
             InputError: it is not four finite numbers with width >= 0 and height >= 0.
         """
         value = self.field(name)
-        numbers = [number for number in value if _is_number(number)] if isinstance(value, list) else []
-        if len(numbers) != 4 or len(value) != 4 or numbers[2] < 0 or numbers[3] < 0:
-            raise InputError(f"{self.where} has {name} {shown(value)}, but it must be [x, y, width, height] in pixels.")
-        corners: NDArray[np.float64] = geometry.from_xywh(np.array([numbers], dtype=np.float64))[0]
-        return corners
+        if isinstance(value, list) and len(value) == 4 and all(map(is_number, value)):
+            x, y, width, height = map(float, value)
+            if width >= 0 and height >= 0:
+                return np.array([x, y, x + width, y + height])
+        raise InputError(f"{self.where} has {name} {shown(value)}, but it must be [x, y, width, height] in pixels.")
+
+    def corners(self, x0: str, y0: str, x1: str, y1: str) -> NDArray[np.float64]:
+        """The box whose corners are in four fields of these names, float64[4] xyxy in their unit.
+
+        Raises:
+            InputError: one of them is missing or no finite number, or the second corner is not right of and below the
+                first.
+        """
+        box = np.array([self.number(name) for name in (x0, y0, x1, y1)])
+        if (box[2:] < box[:2]).any():
+            raise InputError(
+                f"{self.where} has the corners {shown(box.tolist())}, "
+                f"but {x1} must not be less than {x0}, nor {y1} than {y0}."
+            )
+        return box
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file.
+def objects(values: Iterable[Any], where: str, complain: Complain = refuse) -> Iterator[Entry]:
+    """An entry for each value, called `where[position]`; what is no JSON object is complained of."""
+    for position, value in enumerate(values):
+        try:
+            yield Entry(value, f"{where}[{position}]")
+        except InputError as error:
+            complain(error)
 
-    Raises:
-        InputError: the file cannot be read or is not JSON.
-    """
+
+def parse(text: str) -> float | str:
+    """The number that a text stands for; the text itself where it stands for none, so that a complaint can show it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"Cannot read the annotation file {path}: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, or nested without end
-        raise InputError(f"The annotation file {path} is not JSON: {error}.") from error
+        return float(text)
+    except ValueError:
+        return text
 
 
 def shown(value: Any) -> str:
     """A short form of an untrusted value for a message, at most 60 characters."""
-    text = repr(value)
+    try:
+        text = _short.repr(value)
+    except ValueError:  # Python refuses to write thousands of digits
+        text = "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _is_number(value: Any) -> bool:
-    # An integer of thousands of digits is valid JSON, and not a float.
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**53
+def stays_inside(path: str) -> bool:
+    """Whether a path names something inside the folder it is relative to, on every system; nothing is opened."""
+    windows, posix = PureWindowsPath(path), PurePosixPath(path)
+    return not (windows.anchor or posix.anchor or ".." in windows.parts or "\0" in path or not posix.parts)
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a number, and of a size up to which a float64 holds every integer."""
+    # By comparison: an integer of thousands of digits is valid JSON, and not a float. NaN is neither less nor more.
+    return type(value) in (int, float) and -_EXACT < value < _EXACT

@@ -41,8 +41,8 @@ class Mask:
         """Find what `decode` would complain about, as far as it is known; nothing the size of the image is made.
 
         Raises:
-            InputError: this is no segmentation, it does not fit an image of this size in pixels, or it has polygons and
-                pycocotools is not installed.
+            InputError: this is no segmentation, or it does not fit an image of this size in pixels.
+            NeedsExtra: it has polygons, and pycocotools is not installed.
         """
         polygons, several = self._pieces()
         if polygons:
@@ -68,6 +68,14 @@ class Mask:
             counts = self._counts(runs, height, width)
             inside |= np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
         return inside
+
+    def ignored(self, height: int, width: int) -> NDArray[np.bool_] | None:
+        """The pixels that count neither for nor against an answer, bool[H, W], none of the mask's; None without any.
+
+        Raises:
+            InputError: as of `check`.
+        """
+        return None
 
     def _pieces(self) -> tuple[list[Polygon], list[Runs]]:
         """The polygons of at least three points, and the run lengths, each of sound form."""
@@ -109,6 +117,10 @@ class Mask:
         if counts is None or min(counts, default=0) < 0 or sum(counts) != height * width:
             raise InputError(f"{self.where} has run lengths that do not fill its image of {width} x {height} pixels.")
         return list(counts)
+
+
+class NeedsExtra(InputError):
+    """Masks cannot be read because a package is missing: of no use to look at more of them."""
 
 
 def read_mask(entry: Entry) -> Mask | None:
@@ -157,7 +169,7 @@ def _pycocotools(where: str) -> ModuleType:
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise InputError(
+        raise NeedsExtra(
             f"{where} has a mask of polygons, and pycocotools, which fills them, is not installed: "
             "run pip install wherein[eval]."
         ) from error

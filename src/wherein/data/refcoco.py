@@ -1,70 +1,109 @@
-"""Reader of RefCOCO, RefCOCO+ and RefCOCOg: a list of refs, and beside it the COCO-format file they point into.
+"""Reader of RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO: a list of refs, and beside it the COCO file they point into.
 
 Notable choices:
-- the refs are published as a pickle, which can run any code when it is read: only the same content as JSON is read
+- the refs as they are published, a pickle, are read as plain values only (`pickled`); the same as JSON is read, too
 - the image's name is that of the instances; the `file_name` of a ref names no file
+- a ref of gRefCOCO has a list of objects: an expression that means several is a box for each of them, one that means
+  none is among the sample's `absent`
+
+The expressions are published without a licence of their own (gRefCOCO: CC BY-NC-SA 4.0, not for commercial use), the
+images are MS-COCO's train2014: all but the train split are for evaluation, never training.
 """
 
-import shlex
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from wherein.data.entry import Entry, read_json, shown
+from wherein.data.complaint import Complain, refuse
+from wherein.data.dataset import Dataset, folder_of, pick
+from wherein.data.entry import Entry, objects, shown
+from wherein.data.files import first, read_json
 from wherein.data.mask import read_mask
-from wherein.data.sample import LabelledBox, Sample, join
+from wherein.data.pickled import read_pickle
+from wherein.data.sample import Gathered, Key, LabelledBox, Sample
 from wherein.errors import InputError
 
 INSTANCES = "instances.json"
 """Name of the COCO-format file beside the refs."""
 _PICKLES = (".p", ".pkl", ".pickle")
-_CONVERT = "import json, pickle, sys; json.dump(pickle.load(open(sys.argv[1], 'rb')), open(sys.argv[2], 'w'))"
+_NOTHING = -1  # the object of an expression that means none
 
 
-def read_refcoco(refs: Path, images: Path, split: str | None = None, instances: Path | None = None) -> Iterator[Sample]:
-    """The images of a split in the order its refs name them, each with a labelled box for every expression.
+def read_refcoco(
+    refs: Path, images: Path, split: str | None = None, instances: Path | None = None, complain: Complain = refuse
+) -> Iterator[Sample]:
+    """The images of a split in the order its refs name them, each with a box for every object of every expression.
 
     An expression that two people wrote counts twice, as in the published figures, and crowds that are referred to stay.
     No image is opened, no mask decoded. `split` may be left out where all refs are of one; `instances` is by default
     `instances.json` in the folder of the refs.
 
     Raises:
-        InputError: a file cannot be read or is a pickle, an entry is unusable, or there is no such split.
+        InputError: a file cannot be read, or there is no such split; or, as `complain` decides, a record is unusable.
     """
-    if refs.suffix.lower() in _PICKLES:
-        names = shlex.join([str(refs), str(refs.with_suffix(".json"))])
-        raise InputError(
-            f"{refs} is a pickle, which can run any code when it is read, so it is not: convert it in an environment "
-            f'that you trust with it, by python -c "{_CONVERT}" {names}'
-        )
-    chosen = _of_split(refs, split)
+    chosen, gathered = _of_split(refs, split, complain), Gathered(complain)
     path = instances or refs.with_name(INSTANCES)
     data = Entry(read_json(path), f"The annotation file {path}")
-    pictures, annotations = data.table("images"), data.table("annotations")
-    objects: dict[int | str, list[LabelledBox]] = defaultdict(list)
+    pictures, annotations = data.table("images", complain), data.table("annotations", complain)
+    asked: dict[Key, Entry] = {}
     for ref in chosen:
-        ref.target("image_id", pictures, "image")
-        image, annotation = ref.key("image_id"), ref.target("ann_id", annotations, "annotation")
-        if annotation.key("image_id") != image:
-            raise InputError(f"{ref.where} has image_id {shown(image)}, but its annotation is of another image.")
-        box, mask = annotation.box("bbox"), read_mask(annotation)
-        objects[image] += [LabelledBox(_expression(sentence), box, mask) for sentence in ref.entries("sentences")]
-    yield from join({key: pictures[key] for key, some in objects.items() if some}, objects, images)
+        image = None
+        try:
+            image = ref.reference("image_id", pictures, "image")
+            ref.text("split")
+            found = [(one.box("bbox"), read_mask(one), one.where) for one in _targets(ref, annotations)]
+            for phrase in map(_expression, ref.entries("sentences")):
+                asked[image] = pictures[image]
+                gathered.objects[image] += [LabelledBox(phrase, *each) for each in found]
+                if not found:
+                    gathered.absent[image].append(phrase)
+        except InputError as error:
+            gathered.spoil(image, error)
+    yield from gathered.samples(asked, images, lambda entry: entry.image_name("file_name"))
 
 
-def _of_split(path: Path, split: str | None) -> list[Entry]:
-    """The refs in a file that are of a split."""
-    values = read_json(path)
+def find_refcoco(path: Path, images: Path | None, split: str | None) -> Dataset | None:
+    """A file of refs beside `instances.json`, or the folder of the two."""
+    if path.is_dir() and (path / INSTANCES).is_file():
+        refs = {file.stem: file for kind in ("*refs*.p", "*refs*.json") for file in sorted(path.glob(kind))}
+        if len(refs) > 1:
+            raise InputError(f"{path} holds {', '.join(file.name for file in refs.values())}: give one of these files.")
+        path = next(iter(refs.values()), path)
+    if path.suffix.lower() not in _PICKLES and not (path.suffix == ".json" and "ann_id" in (first(path) or {})):
+        return None
+    above = path.parent.parent  # the folder of all of them, beside which their authors' program keeps the images
+    usual = [path.parent / "images", path.parent / "train2014", above / "images" / "mscoco" / "images" / "train2014"]
+    folder = folder_of(path, images, [*usual, above / "images" / "train2014", above / "train2014"])
+    files = path, path.with_name(INSTANCES)
+    return Dataset(
+        "refcoco", path.stem, files, lambda complain: read_refcoco(path, folder, split, complain=complain), split=split
+    )
+
+
+def _of_split(path: Path, split: str | None, complain: Complain) -> list[Entry]:
+    """The refs in a file that are of a split, and those that do not say of which they are."""
+    values = read_pickle(path) if path.suffix.lower() in _PICKLES else read_json(path)
     if not isinstance(values, list):
         raise InputError(f"The annotation file {path} is no list, so not RefCOCO's refs; is it {INSTANCES}?")
-    refs = [Entry(value, f"{path}, ref[{position}]") for position, value in enumerate(values)]
-    splits = sorted({ref.text("split") for ref in refs})
-    if split is None and len(splits) > 1 or split is not None and split not in splits:
-        given = "none was chosen" if split is None else f"{split!r} is not among them"
-        raise InputError(
-            f"The refs in {path} have the splits {', '.join(map(shown, splits))}, and {given}: choose one."
-        )
-    return [ref for ref in refs if split in (None, ref.text("split"))]
+    refs = list(objects(values, f"{path}, ref", complain))
+    splits = {str(ref.get("split")): None for ref in refs if _says_split(ref)}
+    if splits and (split is not None or len(splits) > 1):
+        pick(f"The refs in {path} have", splits, split)
+    return [ref for ref in refs if not _says_split(ref) or split in (None, ref.get("split"))]
+
+
+def _says_split(ref: Entry) -> bool:
+    return isinstance(ref.get("split"), str)
+
+
+def _targets(ref: Entry, annotations: Mapping[Key, Entry]) -> list[Entry]:
+    """The annotations of what a ref means: one, or as many as gRefCOCO lists."""
+    value = ref.field("ann_id")
+    several = [one for one in value if one != _NOTHING] if isinstance(value, list) else [value]
+    found = [Entry({"ann_id": one}, ref.where).target("ann_id", annotations, "annotation") for one in several]
+    for annotation in found:
+        if annotation.key("image_id") != ref.key("image_id"):
+            raise InputError(f"{ref.where} has ann_id {shown(value)}, but that is an object of another image.")
+    return found
 
 
 def _expression(sentence: Entry) -> str:

@@ -1,6 +1,5 @@
 """How a method is asked: which images a protocol takes, and the loop that asks every phrase and keeps the records."""
 
-import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,16 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wherein import geometry, images
-from wherein.data import LabelledBox, Mask, Sample, read_coco, read_pairs, read_refcoco
+from wherein.data import AUTO, Complain, Dataset, LabelledBox, Mask, Sample, open_dataset, refuse
 from wherein.data.entry import shown
-from wherein.data.refcoco import INSTANCES
-from wherein.errors import InputError
+from wherein.data.mask import NeedsExtra
+from wherein.errors import ImageError, InputError
 from wherein.evaluation.records import Corners, Journal, Outcome, Record
 from wherein.grounding import Grounding
 from wherein.locator import check_phrases
 
 MAX_OBJECTS = 3
 """The most objects, crowds aside, that an image of the PIN protocol may have (CVPR'24, "up to 3 objects")."""
+PUBLISHED = {("voc", "VOC2007 test"): 3582, ("coco", "val2017"): 2062, ("lvis", "lvis_v1_val"): 6016}
+"""How many images PIN's paper evaluates on, by format and name of the data set: to check that we take the same."""
 
 
 class Grounder(Protocol):
@@ -34,96 +35,141 @@ class Grounder(Protocol):
         """One grounding for each phrase in an image uint8[H, W, 3]; never absent if `absent` is False."""
 
 
-def pin(annotations: Path, folder: Path) -> Iterator[Sample]:
-    """PIN's test images: those of a COCO file with one to three objects; each is asked for by its category name."""
-    return (sample for sample in read_coco(annotations, folder) if 1 <= len(sample.objects) <= MAX_OBJECTS)
+def pin(sample: Sample) -> bool:
+    """PIN's test images: those with one to three objects; each is asked for by its category name."""
+    return 1 <= len(sample.objects) <= MAX_OBJECTS
 
 
-def pairs(annotations: Path, folder: Path) -> Iterator[Sample]:
-    """Every pair of a file of phrase-box pairs."""
-    return read_pairs(annotations, folder)
+def every_phrase(sample: Sample) -> bool:
+    """Every image with a phrase that means something in it."""
+    return bool(sample.objects)
 
 
-def refcoco(annotations: Path, folder: Path, split: str | None = None) -> Iterator[Sample]:
-    """Every expression for every referred object of one split of RefCOCO's refs, which lie beside `instances.json`."""
-    return read_refcoco(annotations, folder, split)
+PROTOCOLS: dict[str, Callable[[Sample], bool]] = {"pin": pin, "phrases": every_phrase}
+"""The protocols by name: which images of a data set they ask about."""
 
 
-PROTOCOLS: dict[str, Callable[..., Iterator[Sample]]] = {"pin": pin, "pairs": pairs, "refcoco": refcoco}
-"""The protocols by name: which samples of an annotation file and its images folder they ask about."""
-_WITH_SPLITS = ("refcoco",)  # take the name of a split, too
+def protocol_for(dataset: Dataset, name: str = AUTO) -> str:
+    """The name of the protocol; "auto" is PIN's where all objects of some categories are labelled, else every phrase.
+
+    Raises:
+        InputError: there is no such protocol.
+    """
+    if name == AUTO:
+        return "pin" if dataset.categories else "phrases"
+    if name not in PROTOCOLS:
+        raise InputError(f"There is no protocol {name!r}; choose one of {AUTO}, {', '.join(PROTOCOLS)}.")
+    return name
 
 
-def sources(protocol: str, annotations: Path) -> list[Path]:
-    """The annotation files that a protocol reads when it is given this one."""
-    return [annotations, annotations.with_name(INSTANCES)] if protocol == "refcoco" else [annotations]
+def published(dataset: Dataset, protocol: str) -> int | None:
+    """How many images of a data set PIN's paper evaluates on; None where it says nothing of that."""
+    return PUBLISHED.get((dataset.format, dataset.name)) if protocol == "pin" else None
 
 
 def select(
-    protocol: str, annotations: Path, folder: Path, limit: int | None = None, split: str | None = None
+    protocol: str,
+    data: Dataset | Path,
+    folder: Path | None = None,
+    limit: int | None = None,
+    split: str | None = None,
+    complain: Complain = refuse,
 ) -> list[Sample]:
-    """The images a protocol asks about, at most the first `limit` of them, of one `split` where the data has several.
+    """The images a protocol asks about, at most the first `limit` of them, without those that have a bad record.
+
+    `data` is a data set, or what `open_dataset` opens with `folder`, its images, and `split`. What is found here is a
+    record that cannot be used, an image that is missing, a phrase that cannot be asked for, and a mask or a box that
+    does not fit the stated size of its image.
 
     Raises:
-        InputError: the protocol is unknown, the annotations are unusable, none of their images is left, the limit is
-            below 1, an image is missing, a phrase cannot be asked for, a mask does not fit the stated size of its
-            image, or there is no such split.
+        InputError: the protocol is unknown, the limit is below 1, the data set is unusable as a whole or none of its
+            images is left; or, as `complain` decides, there is a bad record.
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"There is no protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}.")
     if limit is not None and limit < 1:
         raise InputError(f"The limit is {limit}, but at least 1 image must be evaluated.")
-    if split is not None and protocol not in _WITH_SPLITS:
-        raise InputError(f"The protocol {protocol} has no splits, but the split {split!r} was chosen.")
-    chosen = {} if split is None else {"split": split}
-    samples = list(itertools.islice(PROTOCOLS[protocol](annotations, folder, **chosen), limit))
+    dataset = data if isinstance(data, Dataset) else open_dataset(data, folder, AUTO, split)
+    takes = PROTOCOLS[protocol_for(dataset, protocol)]
+    samples: list[Sample] = []
+    for sample in filter(takes, dataset.samples(complain)):
+        if _usable(sample, complain):
+            samples.append(sample)
+        if len(samples) == limit:
+            break
     if not samples:
-        raise InputError(f"No image in {annotations} fits the protocol {protocol!r}, so there is nothing to evaluate.")
-    for sample in samples:
-        if not os.path.isfile(sample.path):
-            raise InputError(f"The image {shown(sample.name)} of {annotations} is not in the folder {folder}.")
-        try:
-            check_phrases(sample.phrases())
-        except InputError as error:
-            raise InputError(f"In {annotations}, image {shown(sample.name)}: {error}") from error
-        _check_masks(sample)
+        raise InputError(f"No image of {dataset.files[0]} is left for the protocol {protocol!r}: nothing to evaluate.")
     return samples
 
 
-def run(samples: Iterable[Sample], methods: Sequence[Grounder], journal: Journal) -> Iterator[list[Outcome]]:
+def run(
+    samples: Iterable[Sample], methods: Sequence[Grounder], journal: Journal, complain: Complain = refuse
+) -> Iterator[list[Outcome]]:
     """Ask every method for every distinct phrase of each image, all phrases in one call; yields image by image.
 
-    A method sees the image and the phrases, never a box. What the journal holds already is not asked again.
+    A method sees the image and the phrases, never a box. What the journal holds already is not asked again. An image
+    that cannot be read, or has another size than its annotation states or needs, is left out.
 
     Raises:
-        InputError: an image cannot be read, or does not have the size its annotation states.
+        InputError: as `complain` decides, an image is left out.
     """
     for sample in samples:
         waiting = [method for method in methods if (sample.name, method.name) not in journal.done]
         if waiting:
-            image = _load(sample)
+            try:
+                image = _load(sample)
+            except NeedsExtra:
+                raise
+            except InputError as error:
+                complain(error)
+                continue
             for method in waiting:
                 journal.add(_ask(method, sample, image))
         yield [journal.done[sample.name, method.name] for method in methods]
 
 
-def _check_masks(sample: Sample) -> None:
-    """Find a mask that cannot be decoded before the work starts, as far as the size of the image is known."""
+def _usable(sample: Sample, complain: Complain) -> bool:
+    """Find, before the work starts, what would be in its way; `complain` is told."""
     height, width = sample.height, sample.width
     known = height is not None and width is not None and height * width <= images.MAX_PIXELS  # no other is loaded
+    try:
+        if not os.path.isfile(sample.path):
+            raise InputError(f"{_place(sample)}: there is no image {sample.path}.")
+        try:
+            check_phrases(sample.phrases())
+        except InputError as error:
+            raise InputError(f"{_place(sample)}, image {shown(sample.name)}: {error}") from error
+        _check_masks(sample, height if known else None, width if known else None)
+    except NeedsExtra:  # of this image no more than of any other
+        raise
+    except InputError as error:
+        complain(error)
+        return False
+    return True
+
+
+def _check_masks(sample: Sample, height: int | None, width: int | None) -> None:
     for mask in dict.fromkeys(labelled.mask for labelled in sample.objects if labelled.mask is not None):
-        mask.check(height if known else None, width if known else None)
+        mask.check(height, width)
 
 
 def _load(sample: Sample) -> NDArray[np.uint8]:
-    image = images.load(sample.path)
+    """The image, after all that its annotation says was found to fit it."""
+    try:
+        image = images.load(sample.path)
+    except ImageError as error:
+        raise ImageError(f"{_place(sample)}: {error}") from error
     height, width = image.shape[:2]
     if (sample.width or width, sample.height or height) != (width, height):
         raise InputError(
-            f"The annotation of {shown(sample.name)} is for {sample.width} x {sample.height} pixels, "
+            f"{_place(sample)}: the annotation of {shown(sample.name)} is for {sample.width} x {sample.height} pixels, "
             f"but the image has {width} x {height}, so its boxes do not fit."
         )
+    sample.check(width, height)
+    _check_masks(sample, height, width)
     return image
+
+
+def _place(sample: Sample) -> str:
+    return sample.where or str(sample.path)
 
 
 def _ask(method: Grounder, sample: Sample, image: NDArray[np.uint8]) -> Outcome:
@@ -152,6 +198,9 @@ def _overlap(grounding: Grounding, mask: Mask, height: int, width: int) -> tuple
     if len(grounding.boxes) == 0:
         return 0, int(np.count_nonzero(truth))
     answer = _filled(grounding.boxes[0], height, width) if grounding.mask is None else grounding.mask
+    ignored = mask.ignored(height, width)
+    if ignored is not None:
+        answer = answer & ~ignored
     return int(np.count_nonzero(truth & answer)), int(np.count_nonzero(truth | answer))
 
 

@@ -58,11 +58,11 @@ class Journal:
     """Outcomes streamed to a JSON-lines file: a header with the settings, a line per outcome, a line when finished.
 
     Opening the journal of an interrupted run with the same settings continues it: `done` holds what is there, by image
-    and method. A finished journal is begun anew, and so is one of other settings, which is kept aside. `note` is a
-    sentence for the user about what was found, or None. Without a path nothing is written.
+    and method. A finished journal is begun anew, unless it is to `keep`, and so is one of other settings, which is kept
+    aside. `note` is a sentence for the user about what was found, or None. Without a path nothing is written.
     """
 
-    def __init__(self, path: Path | None, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path | None, settings: Mapping[str, Any], keep: bool = False) -> None:
         """Settings are whatever must not change between the parts of a run; they must be JSON-ready.
 
         Raises:
@@ -70,7 +70,7 @@ class Journal:
         """
         self.done: dict[tuple[str, str], Outcome] = {}
         self.note: str | None = None
-        self._file = None
+        self._keep, self._file = keep, None
         if path is None:
             return
         header = _line({"schema": SCHEMA, "settings": settings})
@@ -106,9 +106,9 @@ class Journal:
             self._file.flush()
 
     def _resume(self, path: Path, header: bytes) -> int:
-        """Take over what an interrupted run wrote; returns how many bytes of the file are of use."""
+        """Take over what an earlier run wrote; returns how many bytes of the file are of use."""
         lines = path.read_bytes().splitlines(keepends=True)
-        if not lines or lines[-1] == _line({"finished": True}):
+        if not lines or (lines[-1] == _line({"finished": True}) and not self._keep):
             return 0
         if lines[0] != header:
             aside = path.with_name(path.name + ".old")
@@ -117,18 +117,22 @@ class Journal:
                 f"The unfinished records in {path} have other settings: they are now in {aside}; starting afresh."
             )
             return 0
-        kept = len(header)
+        kept, count = len(header), 0
         for line in lines[1:]:
-            try:
-                outcome = Outcome.from_dict(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError):  # the line during which the run was killed
-                break
             if not line.endswith(b"\n"):
                 break
-            self.done[outcome.image, outcome.method] = outcome
-            kept += len(line)
-        self.note = f"Continuing the records in {path}: {len(self.done)} answers are there already."
+            try:
+                self._take(json.loads(line))
+            except (ValueError, TypeError, KeyError, AttributeError):  # the line during which the run was killed
+                break
+            kept, count = kept + len(line), count + 1
+        self.note = f"Continuing the records in {path}: {count} answers are there already."
         return kept
+
+    def _take(self, fields: dict[str, Any]) -> None:
+        """Take over a line that an earlier run wrote; TypeError or KeyError for one that is no such line."""
+        outcome = Outcome.from_dict(fields)
+        self.done[outcome.image, outcome.method] = outcome
 
 
 def _record(fields: dict[str, Any]) -> Record:

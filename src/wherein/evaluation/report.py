@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wherein.errors import InputError
-from wherein.evaluation import metrics
+from wherein.evaluation import bootstrap, calibration, metrics
 from wherein.evaluation.records import Outcome
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ BASELINE = "centre"
 """The method that every other one is compared with whenever it runs."""
 _COLUMNS = ("method", "mIoU", "95 %", "mIoU M", "mIoU L", "P@0.3", "P@0.5", "cIoU", "gIoU", "invalid", "s/image")
 _OF_MASKS = ("cIoU", "gIoU")  # columns of data with true masks only
+_NOWHERE = (np.nan,) * 4  # the corners of an invalid answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +33,22 @@ class _Columns:
     phrases: list[str]
     iou: NDArray[np.float64]
     area: NDArray[np.float64]  # of the truth, at model scale
-    invalid: NDArray[np.float64]
+    pointing: NDArray[np.float64]  # 1 where the middle of the prediction is in the truth
+    invalid: NDArray[np.bool_]
+    scores: NDArray[np.float64]  # NaN of an invalid answer
     seconds: NDArray[np.float64]  # one entry per image
-    overlaps: NDArray[np.float64]  # [N, 2]: intersection and union in pixels, of the pairs with a true mask
-    masked: list[str]  # the images of these pairs
+    masked: NDArray[np.bool_]  # of pairs with a true mask
+    overlaps: NDArray[np.float64]  # [2, N]: intersections and unions in pixels, 0 where there is no true mask
+
+
+@dataclass(frozen=True, eq=False)
+class _Draws:
+    """A method's figures on the same resampled images as every other's, float64[RESAMPLES]; of masks, float64 of those
+    resamples that have some."""
+
+    miou: NDArray[np.float64]
+    ciou: NDArray[np.float64]
+    giou: NDArray[np.float64]
 
 
 def summarise(
@@ -45,18 +59,33 @@ def summarise(
     seed: int = 0,
     command: str | None = None,
     split: str | None = None,
+    score_kinds: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The figures of every method, JSON-ready; the mean over a split that has no boxes is None.
 
     `outcomes`, at least one, hold the same images for each method, in one order. `n` counts the pairs of a labelled box
     and the prediction for its phrase; `invalid` is the share of them without a prediction, whose IoU is 0. `miou_best`
-    takes, for each phrase of an image, only the labelled box that its prediction fits best. `ciou`, `giou` and
-    `mask_p@0.5` are of the `n_masks` pairs with a true mask. Every method is compared, image by image, with the
-    baseline `centre` if that runs, and with the first method.
+    takes, for each phrase of an image, only the labelled box that its prediction fits best. `pointing` is the share of
+    labelled boxes that hold the middle of the prediction. `ciou`, `giou` and `mask_p@0.5` are of the `n_masks` pairs
+    with a true mask. Every method is compared, image by image, with the baseline `centre` if that runs, and with the
+    first method.
+
+    `score_kinds` says what the scores of a method are, by its name. `ece` is the expected calibration error of scores
+    that are a probability (`calibration.PROBABILITIES`), an answer being right from an IoU of 0.5 on: equal-mass bins,
+    invalid answers left out; None of other scores.
     """
     columns = {name: _columns(outcomes, name) for name in dict.fromkeys(outcome.method for outcome in outcomes)}
+    draws = dict(zip(columns, _resampled(list(columns.values()), seed), strict=True))
+    kinds = score_kinds or {}
     first = next(iter(columns))
     references = [name for name in dict.fromkeys([BASELINE, first]) if name in columns]
+
+    def compared(name: str, reference: str) -> dict[str, Any]:
+        """The paired test of two methods."""
+        difference = float(np.mean(columns[name].iou - columns[reference].iou))
+        found = bootstrap.comparison(difference, draws[name].miou - draws[reference].miou)
+        return {"difference": found.difference, "ci95": list(found.interval), "p": found.p}
+
     return {
         "schema": 1,
         "protocol": protocol,
@@ -66,9 +95,9 @@ def summarise(
         "model": model,
         "seed": seed,
         "command": command,
-        "methods": {name: _figures(column, seed) for name, column in columns.items()},
+        "methods": {name: _figures(column, draws[name], kinds.get(name)) for name, column in columns.items()},
         "paired": {
-            f"{name} - {reference}": _comparison(columns[name], columns[reference], seed)
+            f"{name} - {reference}": compared(name, reference)
             for name in columns
             for reference in references
             if name not in (BASELINE, reference)
@@ -77,14 +106,19 @@ def summarise(
 
 
 def write_json(results: dict[str, Any], path: Path) -> None:
-    """Write results to a file at once: whoever reads it finds the old content or the new one, never a part.
+    """Write results to a file, as `write_text` does."""
+    write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file at once: whoever reads it finds the old content or the new one, never a part.
 
     Raises:
         InputError: the file cannot be written.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -118,24 +152,47 @@ def to_markdown(results: dict[str, Any]) -> str:
 
 def _columns(outcomes: Sequence[Outcome], method: str) -> _Columns:
     own = [outcome for outcome in outcomes if outcome.method == method]
-    pairs = [(outcome, record) for outcome in own for record in outcome.records]
-    truths = np.array([record.truth for _, record in pairs], dtype=np.float64).reshape(-1, 4)
-    widths = np.array([outcome.width for outcome, _ in pairs], dtype=np.float64)
-    heights = np.array([outcome.height for outcome, _ in pairs], dtype=np.float64)
-    masked = [(outcome.image, record.overlap) for outcome, record in pairs if record.overlap is not None]
+    records = [record for outcome in own for record in outcome.records]
+    counts = [len(outcome.records) for outcome in own]
+    names = [outcome.image for outcome in own for _ in outcome.records]
+    sides = np.repeat(np.array([(outcome.width, outcome.height) for outcome in own], dtype=np.float64), counts, axis=0)
+    truths = _array([record.truth for record in records], 4)
+    answers = _array([record.prediction or _NOWHERE for record in records], 4)
     return _Columns(
-        images=[outcome.image for outcome, _ in pairs],
-        phrases=[record.phrase for _, record in pairs],
-        iou=np.array([record.iou for _, record in pairs], dtype=np.float64),
-        area=metrics.model_area(truths, widths, heights),
-        invalid=np.array([record.prediction is None for _, record in pairs], dtype=np.float64),
+        images=names,
+        phrases=[record.phrase for record in records],
+        iou=np.array([record.iou for record in records], dtype=np.float64),
+        area=metrics.model_area(truths, *sides.T),
+        pointing=metrics.pointing(metrics.centres(answers), truths),
+        invalid=np.isnan(answers[:, 0]),
+        scores=np.array([record.score for record in records], dtype=np.float64),
         seconds=np.array([outcome.seconds for outcome in own], dtype=np.float64),
-        overlaps=np.array([overlap for _, overlap in masked], dtype=np.float64).reshape(-1, 2),
-        masked=[image for image, _ in masked],
+        masked=np.array([record.overlap is not None for record in records], dtype=np.bool_),
+        overlaps=_array([record.overlap or (0, 0) for record in records], 2).T,
     )
 
 
-def _figures(columns: _Columns, seed: int) -> dict[str, Any]:
+def _array(values: Sequence[tuple[float, ...]], width: int) -> NDArray[np.float64]:
+    """N tuples of `width` numbers as float64[N, width]."""
+    return np.fromiter(chain.from_iterable(values), np.float64, width * len(values)).reshape(-1, width)
+
+
+def _resampled(columns: Sequence[_Columns], seed: int) -> list[_Draws]:
+    """The figures of every method on the same draws of images."""
+    masked, parts = columns[0].masked, list[NDArray[np.float64]]()
+    for own in columns:
+        parts += [own.iou, *own.overlaps, np.where(masked, metrics.mask_iou(*own.overlaps), 0)]
+    sums = bootstrap.resampled([np.ones(len(masked)), masked.astype(np.float64), *parts], columns[0].images, seed)
+    count, of_masks = sums[:2]
+    some = of_masks > 0
+    return [
+        # Only masks without any pixel have a union of 0, and then an intersection of 0.
+        _Draws(iou / count, above[some] / np.maximum(below[some], 1), overlap[some] / of_masks[some])
+        for iou, above, below, overlap in sums[2:].reshape(len(columns), 4, -1)
+    ]
+
+
+def _figures(columns: _Columns, draws: _Draws, score_kind: str | None) -> dict[str, Any]:
     medium, large = metrics.medium(columns.area), metrics.large(columns.area)
     questions = list(zip(columns.images, columns.phrases, strict=True))
     return {
@@ -145,32 +202,35 @@ def _figures(columns: _Columns, seed: int) -> dict[str, Any]:
         "miou_best": metrics.mean(metrics.best_of(columns.iou, questions)),
         "p@0.3": metrics.precision(columns.iou, 0.3),
         "p@0.5": metrics.precision(columns.iou, 0.5),
-        "invalid": metrics.mean(columns.invalid),
-        "ci95": list(metrics.bootstrap_interval(columns.iou, columns.images, seed)),
+        "pointing": metrics.mean(columns.pointing),
+        "invalid": metrics.mean(columns.invalid.astype(np.float64)),
+        "ci95": list(bootstrap.interval(draws.miou)),
         "n_m": int(medium.sum()),
         "n_l": int(large.sum()),
+        "ece": _calibration_error(columns) if score_kind in calibration.PROBABILITIES else None,
         "seconds_per_image": metrics.mean(columns.seconds),
-        **_mask_figures(columns, seed),
+        **_mask_figures(columns, draws),
         "per_category": metrics.per_category(columns.iou, columns.phrases),
     }
 
 
-def _mask_figures(columns: _Columns, seed: int) -> dict[str, Any]:
-    intersections, unions = columns.overlaps.T
-    iou, images = metrics.mask_iou(intersections, unions), columns.masked
+def _calibration_error(columns: _Columns) -> float | None:
+    given = ~np.isnan(columns.scores)
+    table = calibration.reliability(columns.scores[given], columns.iou[given] >= 0.5)
+    return calibration.expected_calibration_error(table)
+
+
+def _mask_figures(columns: _Columns, draws: _Draws) -> dict[str, Any]:
+    overlaps = columns.overlaps[:, columns.masked]
+    iou = metrics.mask_iou(*overlaps)
     return {
-        "ciou": metrics.cumulative_iou(intersections, unions),
-        "ciou_ci95": list(metrics.cumulative_interval(intersections, unions, images, seed)) if images else None,
+        "ciou": metrics.cumulative_iou(*overlaps),
+        "ciou_ci95": list(bootstrap.interval(draws.ciou)) if len(iou) else None,
         "giou": metrics.mean(iou),
-        "giou_ci95": list(metrics.bootstrap_interval(iou, images, seed)) if images else None,
+        "giou_ci95": list(bootstrap.interval(draws.giou)) if len(iou) else None,
         "mask_p@0.5": metrics.precision(iou, 0.5),
-        "n_masks": len(images),
+        "n_masks": int(columns.masked.sum()),
     }
-
-
-def _comparison(first: _Columns, second: _Columns, seed: int) -> dict[str, Any]:
-    compared = metrics.compare(first.iou, second.iou, first.images, seed)
-    return {"difference": compared.difference, "ci95": list(compared.interval), "p": compared.p}
 
 
 def _title(results: dict[str, Any]) -> str:

@@ -25,7 +25,8 @@ class Refined:
 
     Attributes:
         name: of the method and the kind of segmenter, "heads+sam"; with the prompt where it is not the box alone,
-            "heads+sam[box+points]" · finds_every, gives: as the method's; it always gives masks.
+            "heads+sam[box+points]" · finds_every, gives, score_kind: as the method's; it always gives
+            masks.
         method, segmenter, prompt: as given.
     """
 
@@ -35,6 +36,7 @@ class Refined:
         self.method, self.segmenter, self.prompt = method, segmenter, prompt
         self.name = f"{method.name}+{segmenter.kind}" + ("" if prompt == "box" else f"[{prompt}]")
         self.finds_every, self.gives = method.finds_every, method.gives | {"mask"}
+        self.score_kind = method.score_kind
 
     def ground(
         self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False

@@ -21,6 +21,7 @@ from scipy.optimize import minimize
 from wherein import images as pictures
 from wherein.data import Sample
 from wherein.errors import InputError
+from wherein.evaluation.calibration import roc_auc
 from wherein.geometry import paired_iou
 from wherein.locator import check_phrases
 from wherein.methods import adapter
@@ -250,12 +251,6 @@ def calibrate(
     weights = tuple(_fit(x, y).tolist()) if y.any() and not y.all() else ()
     told = roc_auc(_logits(_fit(x[half], y[half]), x[~half]), y[~half]) if y[half].any() and y[~half].any() else None
     return replace(config, absent=weights), {"miou": float(np.mean(overlaps)), "absent_roc_auc": told}
-
-
-def roc_auc(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """The chance that a true one scores above a false one, ties by half (area under the ROC curve)."""
-    above = scores[truth][:, None] - scores[~truth][None]
-    return float((above > 0).mean() + (above == 0).mean() / 2)
 
 
 def _fit(x: NDArray[np.float64], y: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -88,7 +88,8 @@ class FrozenVLM(ABC):
     name: what the user calls it · size: (width, height) of the model's input, or where that follows the image, of an
     image it is trained with, pixels · grid: (rows, columns) of x_v for such an image · feature_dim: D_v · codec: name
     of the box text format · best_method: the method that measured best · shared_prompt: text behind the image tokens,
-    run once for all; caption_prompt and locate_prompt continue it, and `{phrase}` stands for "a cat" · keeps_cells: the
+    run once for all; caption_prompt and locate_prompt continue it, and `{phrase}` stands for "a cat" · native: the
+    box format the model was trained to write itself, if any · keeps_cells: the
     connector makes one token of each cell, in order, so an image may be shown through some of its cells only ·
     interleaves: it takes several images with text between them ·
     latents: the language model sees latent queries, each of them made of all cells · takes_rows: further rows of x_v,
@@ -106,6 +107,7 @@ class FrozenVLM(ABC):
     locate_prompt: str
     keeps_cells: bool
     interleaves: bool = False
+    native: str = ""
     latents: bool = False
     takes_rows: bool = False
     encoder_blocks: nn.Module
@@ -186,6 +188,11 @@ class FrozenVLM(ABC):
     def lock(self) -> AbstractContextManager[Any]:
         """To be held while a forward pass runs with something of the model switched: one thread at a time."""
         return threading.RLock()
+
+    @property
+    def closing(self) -> str:
+        """What a template puts behind a user's words, "" without one."""
+        return ""
 
     @property
     def device(self) -> torch.device:

@@ -42,8 +42,8 @@ class HFVLM(FrozenVLM):
     modules that receive features of other depths · projection: gives the connector's output, if another module ·
     blocks: the vision encoder's blocks · patches: embeds them · width_key: what its configuration calls D_v ·
     leading: rows of x_v that are no patch (CLS) · lead: the prompt up to the answer, for a checkpoint without a chat
-    template · opening: what stands before a user's words, where that is not all before QUESTION in it · native: the box
-    format the model was trained to write itself, if any · checkpoint, licence: of the usual weights.
+    template · opening: what stands before a user's words, where that is not all before QUESTION in it · checkpoint,
+    licence: of the usual weights.
     """
 
     family: ClassVar[str]
@@ -61,7 +61,6 @@ class HFVLM(FrozenVLM):
     leading: ClassVar[int] = 0
     lead: ClassVar[str] = ""
     opening: ClassVar[str | None] = None
-    native: ClassVar[str] = ""
     checkpoint: ClassVar[str]
     licence: ClassVar[str]
 
@@ -306,6 +305,11 @@ class HFVLM(FrozenVLM):
             projection=self.model.get_submodule(self.projection_path) if self.projection_path else None,
             patches=self.model.get_submodule(self.patches_path),
         )
+
+    @property
+    def closing(self) -> str:
+        """See FrozenVLM."""
+        return self._lead.partition(QUESTION)[2]
 
     @cached_property
     def _opening(self) -> str:

@@ -77,7 +77,7 @@ class Coop(Inserted):
 
     @classmethod
     def begin(cls, vlm: FrozenVLM, preset: str = "default") -> LearnedWords:
-        """Random words, near zero. Raises InputError for a model whose answers do not begin in its embedding of text."""
+        """Random words, near zero. Raises InputError for a model whose questions pass by its embedding of text."""
         seen: list[Tensor] = []
         pixels, _ = vlm.prepare([np.zeros((*vlm.size[::-1], 3), np.uint8)])
         with torch.no_grad():

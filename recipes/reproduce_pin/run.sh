@@ -1,0 +1,17 @@
+#!/bin/sh
+# Train PIN's baselines on the built-in model, then its table 1: sh recipes/reproduce_pin/run.sh WORK DATA... WORK is the
+# folder of recipes/default_vlm/run.sh. Each has the composites, the steps and the objective of the PIN in the package.
+set -eu
+work=${1:?usage: run.sh WORK DATA...}
+shift
+here=$(dirname "$0")/../../src/wherein/methods
+for row in coop:1e-2 vpt:1e-3 lora:1e-3; do
+    method=${row%%:*}
+    wherein train "$method" --out "$work/trained/$method" --rate "${row##*:}" --steps 800 --images 4000 --seed 0 \
+        --objects "$work/extra_bank" --backgrounds "$work/backgrounds" --cache "$work/pin/cache" --resume
+    home=$here/$method/weights/default
+    mkdir -p "$home"
+    cp "$work/trained/$method/adapter_config.json" "$work/trained/$method/adapter_model.safetensors" \
+        "$work/trained/$method/README.md" "$home/"
+done
+wherein reproduce pin --table 1 --model default --out "$work/reproduced" --data "$@"

@@ -1,0 +1,154 @@
+"""`wherein vqa`: what an insert costs a model that answers questions.
+
+Notable choices:
+- whatever can be wrong without the model is found before the model is loaded
+- with `--json out.json` the answers go to out.records.jsonl at once: the same command continues after a crash
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wherein import pictures
+from wherein.cli.eval import Images, Limit, Output, Seed, fingerprint
+from wherein.cli.job import STDIN as STDOUT
+from wherein.cli.job import print_json
+from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
+from wherein.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from wherein.data.vqa import AskedImage
+    from wherein.evaluation.vqa import Answered, Transcript
+    from wherein.methods.insert import Inserted
+    from wherein.vlm.base import FrozenVLM
+
+
+def vqa(
+    questions: Annotated[Path, typer.Option(metavar="FILE", help="VQAv2's questions, JSON.")],
+    annotations: Annotated[Path, typer.Option(metavar="FILE", help="VQAv2's answers to them, JSON.")],
+    images: Images,
+    model: Model = "default",
+    adapter: Adapter = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    bits: Bits = None,
+    size: Size = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    output: Output = None,
+) -> None:
+    """Ask a model questions with an adapter inserted and without: VQA accuracy on and off, and the difference."""
+    from rich.console import Console
+
+    from wherein.data.vqa import read_vqa
+    from wherein.evaluation import write_json
+    from wherein.evaluation.vqa import PROMPT, Transcript, summarise
+    from wherein.vlm import load_vlm
+
+    path = None if output in (None, STDOUT) else Path(str(output))
+    if path and path.is_dir():
+        raise InputError(f"{path} is a folder: give the name of a file in it, such as {path / 'results.json'}.")
+    if path:
+        pictures.check_folder(path.parent)
+    asked = _checked(read_vqa(questions, annotations, images), limit)
+    vlm = load_vlm(model, device, dtype, bits, size)
+    for question in (question for image in asked for question in image.questions):
+        vlm.check_phrase(question.text)
+    bind = cache(lambda: _inserted(vlm, adapter))
+    made_by = {
+        "wherein": version("wherein"),
+        "questions": hashlib.sha256(questions.read_bytes()).hexdigest(),  # the answers of people judge, nothing else
+        "prompt": PROMPT,
+        "model": [vlm.name, vlm.fingerprint],
+        "adapter": adapter and fingerprint(adapter),
+    }
+    with Transcript(path and path.with_suffix(".records.jsonl"), made_by) as transcript:
+        answered = _ask(asked, vlm, bind, transcript)
+        results = summarise(
+            asked,
+            answered,
+            model=vlm.name,
+            method=bind().name,
+            adapter=adapter,
+            seed=seed,
+            command=shlex.join(["wherein", *sys.argv[1:]]),
+        )
+        if path:
+            write_json(results, path)
+    Console(stderr=output == STDOUT, highlight=False).print(_table(results))
+    if output == STDOUT:
+        print_json(results)
+
+
+def _checked(asked: Sequence[AskedImage], limit: int | None) -> Sequence[AskedImage]:
+    """The first images, if all of them are there."""
+    if limit is not None and limit < 1:
+        raise InputError(f"The limit is {limit}, but at least 1 image must be asked about.")
+    chosen = asked[:limit]
+    for image in chosen:
+        if not image.path.is_file():
+            raise InputError(f"The image {image.name!r} is asked about, but it is not at {image.path}.")
+    return chosen
+
+
+def _inserted(vlm: FrozenVLM, adapter: str | None) -> Inserted:
+    """The method of the adapter, or the built-in PIN."""
+    from wherein.methods import create
+    from wherein.methods.insert import Inserted
+
+    method = create("pin" if adapter is None else "auto", vlm, adapter)
+    if not isinstance(method, Inserted):
+        raise InputError(f"The adapter {adapter} is for {method.name}, which inserts nothing, so it has no cost.")
+    return method
+
+
+def _ask(
+    asked: Sequence[AskedImage], vlm: FrozenVLM, bind: Callable[[], Inserted], transcript: Transcript
+) -> list[Answered]:
+    """Ask with a progress bar on stderr."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from wherein.evaluation.vqa import run
+
+    if transcript.note:
+        typer.echo(transcript.note, err=True)
+    console, hidden = Console(stderr=True), not sys.stderr.isatty()
+    answers = run(asked, vlm, bind, transcript)
+    return list(track(answers, "images", len(asked), console=console, disable=hidden))
+
+
+def _table(results: dict[str, Any]) -> Table:
+    """The accuracies, all and by kind of answer, the difference below them."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    found, accuracy = results["on - off"], results["accuracy"]
+    kinds = list(accuracy["off"]["by_kind"])
+    same = "the untouched model, bit for bit" if results["off_is_base"] else "NOT the untouched model"
+    title = f"VQA: {results['n']} questions about {results['images']} images, model {results['model']}"
+    compared = f"on - off: {found['difference']:+.3f}, 95 % {_span(found['ci95'])}, p = {found['p']:.2g}"
+    caption = Text(f"{compared}\noff is {same}")
+    table = Table("", "accuracy", "95 %", *kinds, title=Text(title), caption=caption, box=box.SIMPLE)
+    table.title_justify = table.caption_justify = "left"
+    for switch, figures in accuracy.items():
+        cells = [f"{figures['all']:.3f}", _span(figures["ci95"])]
+        cells += [f"{figures['by_kind'][kind]:.3f}" for kind in kinds]
+        table.add_row(*(Text(cell) for cell in (f"{results['method']} {switch}", *cells)))
+    return table
+
+
+def _span(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.3f}..{ends[1]:.3f}"

@@ -1,0 +1,147 @@
+"""A reproduced table as files: JSON with everything, CSV with a line for each row and data set, Markdown, a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wherein import pictures
+from wherein.evaluation.report import write_json, write_text
+
+LABELS = {"miou": "mIoU", "miou_m": "M", "miou_l": "L", "p@0.3": "P@0.3", "p@0.5": "P@0.5", "ciou": "cIoU"}
+OURS, THEIRS = "#0072B2", "#999999"
+
+
+def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write table.json, table.csv, table.md and table.png into a folder, each at once; returns their paths.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    paths = [folder / f"table.{suffix}" for suffix in ("json", "csv", "md", "png")]
+    write_json(dict(results), paths[0])
+    write_text(to_csv(results), paths[1])
+    write_text(to_markdown(results), paths[2])
+    pictures.write(paths[3], _plot(results))
+    return paths
+
+
+def to_csv(results: Mapping[str, Any]) -> str:
+    """One line for each row and data set, with a header."""
+    stream = io.StringIO()
+    fields = [line for line in _lines(results)]
+    writer = csv.DictWriter(stream, list(fields[0]) if fields else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(fields)
+    return stream.getvalue()
+
+
+def to_markdown(results: Mapping[str, Any]) -> str:
+    """A table for each data set, what was not run and why below it, and how it was made at the end."""
+    parts = [f"# {results['title']}, on {results['model']}", ""]
+    for found in results["data"]:
+        parts += [*_section(results, found), ""]
+    made = results["made"]
+    facts = [f"{name}: {value}" for name, value in made.items() if name != "command"]
+    return "\n".join([*parts, "Made by", "", f"    {made['command']}", "", "; ".join(facts) + ".", ""])
+
+
+def _section(results: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    """The table of one data set."""
+    figures, baseline = results["figures"], results["baseline"]
+    yield f"**{found['data']}, {found['images']} images, n = {found['n']}**"
+    yield ""
+    published = [f"{LABELS[name]} published" for name in figures]
+    ours = [LABELS[name] for name in figures]
+    header = ["row", *ours, "95 %", *published, f"mIoU - {baseline} (95 %, p)", "invalid", "s/image"]
+    yield _cells(header)
+    yield _cells(["---"] * len(header))
+    for name, row in found["rows"].items():
+        compared = row.get(f"minus {baseline}")
+        against = "-"
+        if compared is not None:
+            low, high = compared["ci95"]
+            against = f"{compared['difference']:+.3f} ({low:+.3f} to {high:+.3f}, {compared['p']:.2g})"
+        yield _cells(
+            [
+                name,
+                *(_figure(row, figure) for figure in figures),
+                "{:.3f} - {:.3f}".format(*row["ci95"]),
+                *(_number(row["published"].get(figure), 2) for figure in figures),
+                against,
+                _number(row["invalid"], 3),
+                _number(row["seconds_per_image"], 2),
+            ]
+        )
+    if found["not run"]:
+        yield ""
+        yield from (f"- not run: {name}. {why}" for name, why in found["not run"].items())
+
+
+def _lines(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The lines of the CSV."""
+    baseline = results["baseline"]
+    for found in results["data"]:
+        for name, row in found["rows"].items():
+            compared = row.get(f"minus {baseline}") or {"difference": None, "ci95": [None, None], "p": None}
+            line = {"data": found["data"], "row": name, "images": found["images"], "n": found["n"]}
+            for figure in LABELS:
+                published, ours = row["published"].get(figure), row[figure]
+                line |= {
+                    figure: ours,
+                    f"{figure} deviation": row["deviation"].get(figure),
+                    f"{figure} published": published,
+                    f"{figure} difference": None if published is None or ours is None else ours - published,
+                }
+            line |= {"ci95 low": row["ci95"][0], "ci95 high": row["ci95"][1], "invalid": row["invalid"]}
+            line |= {"runs": row["runs"], "seconds per image": row["seconds_per_image"]}
+            line |= {f"minus {baseline}": compared["difference"], f"minus {baseline} p": compared["p"]}
+            line |= {f"minus {baseline} low": compared["ci95"][0], f"minus {baseline} high": compared["ci95"][1]}
+            yield line
+
+
+def _plot(results: Mapping[str, Any]) -> Any:
+    """uint8[H, W, 3]: mean IoU with its interval of every row, and the published value, for each data set."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    data: Sequence[Mapping[str, Any]] = results["data"]
+    tallest = max(len(found["rows"]) for found in data)
+    figure = Figure(figsize=(1.5 + 4.2 * len(data), 1.2 + 0.32 * max(tallest, 3)), layout="constrained", dpi=110)
+    axes = figure.subplots(1, len(data), squeeze=False)[0]
+    for axis, found in zip(axes, data, strict=True):
+        names, rows = list(found["rows"]), list(found["rows"].values())
+        places, means = np.arange(len(rows)), np.array([row["miou"] for row in rows])
+        ends = np.array([row["ci95"] for row in rows]).reshape(-1, 2)
+        axis.barh(places, means, color=OURS, height=0.6, label="ours, 95 %")
+        axis.errorbar(means, places, xerr=np.abs(ends.T - means), fmt="none", ecolor="black", elinewidth=1)
+        known = [(place, row["published"]["miou"]) for place, row in enumerate(rows) if "miou" in row["published"]]
+        if known:
+            there, values = zip(*known, strict=True)
+            axis.plot(values, there, "D", color=THEIRS, label="published, another model")
+        axis.set(yticks=places, yticklabels=names, title=f"{found['data']}, n = {found['n']}", xlabel="mean IoU")
+        axis.invert_yaxis()
+        axis.grid(axis="x", linewidth=0.4)
+        axis.set_axisbelow(True)
+    axes[0].legend(loc="lower right", fontsize=8)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return np.asarray(Image.open(stream).convert("RGB"))
+
+
+def _figure(row: Mapping[str, Any], name: str) -> str:
+    deviation = row["deviation"].get(name)
+    return _number(row[name], 3) + ("" if deviation is None else f" ± {deviation:.3f}")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

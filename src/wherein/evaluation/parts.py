@@ -1,0 +1,127 @@
+"""The rows of the papers' tables, in parts that are run one after another: who answers in each, made when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from wherein import methods
+from wherein.errors import AdapterError, InputError
+from wherein.evaluation import ablations, papers
+from wherein.evaluation.protocols import Grounder
+from wherein.methods.heads.method import known
+from wherein.methods.in_context import DRAWN, InContext, Random, composites
+from wherein.vlm.base import FrozenVLM
+
+RUNS = 10  # of every row that draws at random, as in PIN's paper
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that are run together: their names, and who answers in each, once or in several runs.
+
+    `make` raises InputError or AdapterError where the model cannot have the row, or has no adapter for it.
+    """
+
+    rows: tuple[str, ...]
+    make: Callable[[], Sequence[Sequence[Grounder]]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper: its title, its parts, the published values, and the figures it prints."""
+
+    title: str
+    parts: tuple[Part, ...]
+    published: papers.Published
+    figures: tuple[str, ...]
+
+
+def pin_table(number: int, vlm: FrozenVLM, adapters: Path | None, seed: int) -> Table:
+    """Table 1, 2 or 3 of PIN's paper, with the constant box and, of the built-in model's own, what else finds boxes.
+
+    `adapters`: a folder with one of each trained row's, named as the row; None for those in the package.
+
+    Raises:
+        InputError: there is no such table.
+    """
+    if number not in _PIN:
+        raise InputError(f"There is no table {number} of PIN: choose {', '.join(map(str, _PIN))}.")
+    title, published, rows, figures = _PIN[number]
+    parts = tuple(_part(row, vlm, adapters, seed) for row in rows)
+    return Table(f"PIN, table {number}: {title}", parts, published, figures)
+
+
+_SIZES = ("miou", "miou_m", "miou_l")
+_PIN: dict[int, tuple[str, papers.Published, tuple[str, ...], tuple[str, ...]]] = {
+    1: ("OpenFlamingo-3B", papers.PIN_1, ("centre", *papers.PIN_1, "heads", "cam"), _SIZES),
+    2: ("BLIP-2 OPT-2.7B", papers.PIN_2, ("centre", "text", *papers.PIN_2), _SIZES),
+    3: ("RefCOCO testA", papers.PIN_3, ("centre", *papers.PIN_3), ("p@0.3", "p@0.5", "miou")),
+}
+
+
+def heads_table(name: str, vlm: FrozenVLM, adapter: str | None) -> Table:
+    """A table of the heads' paper, its rows run together on each image, with the constant box.
+
+    `adapter`: a file of heads; None for those known of the model.
+
+    Raises:
+        InputError: there is no such table, or what it needs is not known.
+    """
+    heads, facts = known(vlm, adapter)
+
+    def make() -> Sequence[Sequence[Grounder]]:
+        return [[methods.create("centre", vlm)], *([variant] for variant in variants)]
+
+    variants = ablations.table(name, vlm, heads, facts)
+    part = Part(("centre", *(variant.name for variant in variants)), make)
+    return Table(f"Localisation heads: {name}", (part,), papers.HEADS[name], ("miou", "p@0.5", "ciou"))
+
+
+def _part(row: str, vlm: FrozenVLM, adapters: Path | None, seed: int) -> Part:
+    kind, _, shots = row.partition(" ")
+
+    def make() -> Sequence[Sequence[Grounder]]:
+        return [list(_runs(kind, int(shots or 0), vlm, adapters, seed))]
+
+    return Part((row,), make)
+
+
+def _runs(kind: str, shots: int, vlm: FrozenVLM, adapters: Path | None, seed: int) -> Iterator[Grounder]:
+    """Every run of a row."""
+    if kind == "in_context":
+        vlm.check_interleaves()
+        yield from (InContext(vlm, composites(shots, vlm.size[0], seed + run)) for run in range(RUNS))
+    elif kind == "random":
+        yield from (Random(vlm, composites(DRAWN, vlm.size[0], seed + run), seed + run) for run in range(RUNS))
+    else:
+        yield methods.create(kind.partition("_referral")[0], vlm, _adapter(kind, vlm, adapters))
+
+
+def _adapter(row: str, vlm: FrozenVLM, adapters: Path | None) -> Path | None:
+    """The row's adapter, None for the one in the package."""
+    method = row.partition("_referral")[0]
+    if adapters is None or not methods.takes_adapter(method, vlm):
+        if method != row:
+            raise AdapterError(f"No adapter for {row} in the package: train it and name its folder with --adapters.")
+        return None
+    for place in (adapters / row, adapters / f"{row}.json"):
+        if place.exists():
+            return place
+    raise AdapterError(f"No adapter {adapters / row}: run wherein train {method} --out {adapters / row}.")
+
+
+def identity(answers: Any) -> str:
+    """What tells two answerers of one name apart: settings and weights, of a method that has some."""
+    digest = sha256()
+    method = getattr(answers, "method", answers)
+    digest.update(str(getattr(method, "config", "")).encode())
+    insert = getattr(method, "insert", None)
+    for name, tensor in sorted({} if insert is None else insert.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    for example in getattr(method, "examples", ()):
+        digest.update(example.image.tobytes() + example.phrase.encode())
+    return digest.hexdigest()[:16]
