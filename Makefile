@@ -28,5 +28,5 @@ test: .venv/.installed-for-tests
 	touch $@
 
 .venv/.installed-for-tests: .venv/.installed
-	$(PIP) --editable ".[dev,train,eval]"
+	$(PIP) --editable ".[dev,train,eval,synth,scale]"
 	touch $@

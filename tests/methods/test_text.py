@@ -15,7 +15,7 @@ def says(monkeypatch: pytest.MonkeyPatch, vlm: Any, answer: str) -> list[str]:
     """Make the model continue every prompt with `answer`; the list holds the prompts."""
     prompts: list[str] = []
 
-    def continue_text(prefix: Any, rows: list[int], asked: list[str], most: int) -> list[str]:
+    def continue_text(prefix: Any, rows: list[int], asked: list[str], most: int, stop: str) -> list[str]:
         prompts.extend(asked)
         return [answer] * len(asked)
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from wherein.errors import ImageError, InputError
 from wherein.synth import Cutout, ObjectBank
+from wherein.synth.objects import load_rgba
 
 
 def png(alpha: int = 255) -> bytes:
@@ -73,6 +74,45 @@ def test_a_folder_with_an_index(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(json.dumps([{"name": "lamp"}]))
     with pytest.raises(InputError, match="index.json is no list of cut-outs"):
         ObjectBank.from_folder(tmp_path)
+
+
+def test_an_index_stays_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(png())
+    (tmp_path / "bank").mkdir()
+    for file in ("../secret.png", str(tmp_path / "secret.png"), "none.png"):
+        row = {"file": file, "name": "lamp", "source": "mine", "licence": "CC0", "photographic": True}
+        (tmp_path / "bank/index.json").write_text(json.dumps([row]))
+        with pytest.raises(InputError, match="in the folder"):
+            ObjectBank.from_folder(tmp_path / "bank")
+
+
+def test_files_are_read_when_they_are_used(tmp_path: Path) -> None:
+    (tmp_path / "lamp").mkdir()
+    file = tmp_path / "lamp" / "a.png"
+    file.write_bytes(png())
+    (cutout,) = ObjectBank.from_folder(tmp_path)
+    file.write_bytes(png(alpha=9))
+    assert cutout.rgba[0, 0].tolist() == [200, 10, 10, 9]
+    file.unlink()
+    with pytest.raises(ImageError, match="does not exist"):
+        _ = cutout.rgba
+
+
+def test_a_picture_is_loaded_upright_with_its_alpha() -> None:
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    picture = np.random.default_rng(0).integers(0, 256, (2, 3, 4), np.uint8)
+    Image.fromarray(picture).save(stream, "PNG", exif=exif)
+    np.testing.assert_array_equal(load_rgba(stream.getvalue()), np.rot90(picture, -1))
+    stream = io.BytesIO()
+    Image.fromarray(picture[..., :3]).save(stream, "PNG")
+    np.testing.assert_array_equal(load_rgba(stream.getvalue())[..., 3], 255)
+
+
+def test_the_limits_of_images_hold_for_cutouts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wherein.images.load.__defaults__", (100,))
+    with pytest.raises(ImageError, match="more than the 100 pixels allowed"):
+        _ = Cutout("lamp", png(), "mine", "CC0", False).rgba
 
 
 def test_an_empty_folder_and_a_broken_picture(tmp_path: Path) -> None:

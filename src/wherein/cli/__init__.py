@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from wherein.cli import caption, doctor, eval, heads, locate, models, probe, reproduce, train, vqa
+from wherein.cli import caption, compose, doctor, eval, heads, locate, models, objects, probe, reproduce, train, vqa
 from wherein.errors import WhereinError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -23,10 +23,12 @@ app.command("caption")(caption.caption)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 app.command("eval")(eval.evaluate)
+app.command("compose")(compose.compose)
 app.command("train")(train.train)
 app.command("probe")(probe.probe)
 app.command("vqa")(vqa.vqa)
 app.add_typer(heads.app, name="heads")
+app.add_typer(objects.app, name="objects")
 app.add_typer(reproduce.app, name="reproduce")
 
 

@@ -23,10 +23,14 @@ def train(
         str, typer.Option(help="paper, the published recipe; default, for the built-in model; auto takes what fits.")
     ] = "auto",
     composites: Annotated[
-        Path | None, typer.Option(help="Folder with annotations.json and images/ to use instead.")
+        Path | None,
+        typer.Option(help="Use these: a folder of `wherein compose`, or annotations.json and images/."),
     ] = None,
     objects: Annotated[Path | None, typer.Option(help="Folder of further cut-outs.")] = None,
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of background photographs.")] = None,
+    keep_held_out: Annotated[
+        bool, typer.Option("--keep-held-out", help="Paste categories of COCO and VOC, too: you evaluate elsewhere.")
+    ] = False,
     cache: Annotated[Path | None, typer.Option(help="Folder for encoded composites; default: OUT/cache.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest checkpoint in OUT.")] = False,
     model: Model = "default",
@@ -70,5 +74,6 @@ def train(
         composites=composites,
         objects=objects,
         backgrounds=backgrounds,
+        keep_held_out=keep_held_out,
     )
     typer.echo(f"{out}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))

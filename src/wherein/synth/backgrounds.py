@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,19 +13,31 @@ from PIL import Image
 
 from wherein import images
 from wherein.errors import InputError
+from wherein.synth.picture_cache import PictureCache
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-DECODED = 128  # pictures kept decoded
 TEXTURE = 128  # side at which a procedural texture is made, pixels
 SMALLEST_CROP = 0.4  # of the shorter side of the picture
 
 
 class Backgrounds:
-    """A source of square backgrounds: `sample(rng, size)` gives uint8[size, size, 3]."""
+    """A source of square backgrounds: `sample(rng, size)` gives uint8[size, size, 3].
 
-    def __init__(self, draw: Callable[[np.random.Generator, int], Image.Image], count: int) -> None:
+    sources: the pictures behind it, files or their bytes; none where backgrounds are made up.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[np.random.Generator, int], Image.Image],
+        sources: Sequence[Path] | Sequence[bytes] = (),
+    ) -> None:
         self._draw = draw
-        self.count = count  # pictures behind it, 0 when they are made up
+        self.sources: tuple[Path | bytes, ...] = tuple(sources)
+
+    @property
+    def count(self) -> int:
+        """Pictures behind it, 0 when they are made up."""
+        return len(self.sources)
 
     @classmethod
     def load(cls) -> Backgrounds:
@@ -49,16 +60,19 @@ class Backgrounds:
     @classmethod
     def procedural(cls) -> Backgrounds:
         """Gradients with noise of several grain sizes: no data needed."""
-        return cls(_texture, 0)
+        return cls(_texture)
 
     @classmethod
     def _of(cls, sources: Sequence[Path] | Sequence[bytes]) -> Backgrounds:
-        @lru_cache(maxsize=DECODED)
-        def picture(index: int) -> Image.Image:
-            """Source `index`, decoded."""
-            return Image.fromarray(images.load(sources[index]))
+        cache = PictureCache()
 
-        return cls(lambda rng, size: _crop(picture(int(rng.integers(len(sources)))), rng, size), len(sources))
+        def draw(rng: np.random.Generator, size: int) -> Image.Image:
+            """A crop of one of the sources."""
+            index = int(rng.integers(len(sources)))
+            picture = cache.get(index, lambda: Image.fromarray(images.load(sources[index])))
+            return _crop(picture, rng, size)
+
+        return cls(draw, sources)
 
     def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
         """A background uint8[size, size, 3], mirrored half of the time."""

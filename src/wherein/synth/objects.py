@@ -7,14 +7,14 @@ import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from wherein import images
 from wherein.errors import ImageError, InputError
 
 IMAGE_SUFFIXES = (".webp", ".png")
@@ -25,23 +25,26 @@ INDEX = "index.json"
 class Cutout:
     """One object with a transparent background.
 
-    name: a lower-case singular noun ("camel"); encoded: the image file's bytes; source: the collection and file it
-    comes from; licence: of that collection; photographic: a photograph rather than a drawing.
+    name: a lower-case singular noun ("camel"); encoded: the image file's bytes, or where it lies; source: the
+    collection and file it comes from; licence: of that collection; photographic: a photograph rather than a drawing.
     """
 
     name: str
-    encoded: bytes
+    encoded: bytes | Path
     source: str
     licence: str
     photographic: bool
 
-    @cached_property
+    @property
     def rgba(self) -> NDArray[np.uint8]:
-        """uint8[H, W, 4], decoded at first use and kept. Raises ImageError if the bytes are no image."""
+        """uint8[H, W, 4], decoded anew each time: a folder may hold more than fits into memory.
+
+        Raises:
+            ImageError: the bytes are no image, or the file is gone.
+        """
         try:
-            with Image.open(io.BytesIO(self.encoded)) as image:
-                return np.asarray(image.convert("RGBA"))
-        except (UnidentifiedImageError, OSError) as error:
+            return load_rgba(self.encoded)
+        except ImageError as error:
             raise ImageError(f"The cut-out {self.source} ({self.name}) is not a readable image: {error}.") from error
 
 
@@ -77,7 +80,7 @@ class ObjectBank:
         index = folder / INDEX
         if index.is_file():
             try:
-                return cls(_indexed(index.read_bytes(), lambda file: (folder / file).read_bytes()))
+                return cls(_indexed(index.read_bytes(), lambda file: _inside(folder, file)))
             except (ValueError, KeyError, TypeError, OSError) as error:
                 raise InputError(
                     f"{index} is no list of cut-outs with file, name, source, licence and photographic: {error!r}."
@@ -88,8 +91,7 @@ class ObjectBank:
                 f"No cut-outs in {folder}: expected {INDEX} or one sub-folder of .png/.webp files per name."
             )
         return cls(
-            Cutout(file.parent.name.replace("_", " ").lower(), file.read_bytes(), str(file), "user's own", True)
-            for file in pictures
+            Cutout(file.parent.name.replace("_", " ").lower(), file, str(file), "user's own", True) for file in pictures
         )
 
     @property
@@ -128,7 +130,28 @@ class ObjectBank:
         return self._cutouts[index]
 
 
-def _indexed(index: bytes, read: Callable[[str], bytes]) -> Iterator[Cutout]:
+def load_rgba(source: bytes | Path) -> NDArray[np.uint8]:
+    """An image file, or the bytes of one, as uint8[H, W, 4], upright; opaque where it has no alpha.
+
+    Raises:
+        ImageError: as of `wherein.images.load`.
+    """
+    rgb = images.load(source)  # the limits and all checks; it shows transparency on white, so the alpha is read again
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        if not image.has_transparency_data:
+            return np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
+
+
+def _indexed(index: bytes, read: Callable[[str], bytes | Path]) -> Iterator[Cutout]:
     """The cut-outs an index.json lists, in its order."""
     for row in json.loads(index):
         yield Cutout(row["name"], read(row["file"]), row["source"], row["licence"], row["photographic"])
+
+
+def _inside(folder: Path, file: str) -> Path:
+    """A file that an index names; it must lie in the index's folder."""
+    path = folder / file
+    if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or not path.is_file():
+        raise ValueError(f"there is no {file!r} in the folder")
+    return path

@@ -129,7 +129,7 @@ class BoxTask:
         rows = [self._branch(name, " " + self.codec.encode(box, *self.vlm.size), share) for name, box in asked]
         if self.recipe.absent:
             other = self.names[rng.integers(len(self.names))]
-            if other not in [name for name, _ in objects]:
+            if not any(f" {other} " in f" {name} " for name, _ in objects):  # a tennis ball is a ball
                 rows.append(self._branch(other, REFUSAL, share))
         return rows
 

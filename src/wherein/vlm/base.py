@@ -328,9 +328,15 @@ class FrozenVLM(ABC):
         return [search(self.tokenizer, prefix, row, prompt, grammar, rival, beams) for row, prompt in each]
 
     @torch.inference_mode()
-    def continue_text(self, prefix: Prefix, rows: Sequence[int], prompts: Sequence[str], most: int) -> list[str]:
-        """Continue image `rows[i]` of the prefix with `prompts[i]` and up to `most` tokens, greedily and freely."""
-        ids = write_freely(prefix, rows, [self.encode(prompt) for prompt in prompts], most, self._ends())
+    def continue_text(
+        self, prefix: Prefix, rows: Sequence[int], prompts: Sequence[str], most: int, stop: str = ""
+    ) -> list[str]:
+        """Continue image `rows[i]` of the prefix with `prompts[i]` and up to `most` tokens, greedily and freely.
+
+        A text ends where the model ends it, or before a token of `stop`.
+        """
+        ends = [*self._ends(), *self.encode(stop)]
+        ids = write_freely(prefix, rows, [self.encode(prompt) for prompt in prompts], most, ends)
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     @torch.inference_mode()

@@ -19,6 +19,7 @@ from wherein.phrases import noun_phrase
 from wherein.vlm.base import FrozenVLM
 from wherein.vlm.prefix import Prefix
 
+END = "\n"  # of an example, and so of an answer
 SHOTS, DRAWN = 5, 10  # examples that a model is shown, and that a random box is drawn from
 
 
@@ -46,7 +47,7 @@ class InContext(Method):
             box = frame.to_model(example.box[None])[0]
             answer = codec.encode(box, frame.model_width, frame.model_height)
             question = vlm.locate_prompt.format(phrase=noun_phrase(example.phrase))
-            shown.append((vlm.features(pixels), f"{question} {answer}\n"))
+            shown.append((vlm.features(pixels), f"{question} {answer}{END}"))
         return vlm.examples(shown)
 
     def ground(
@@ -56,7 +57,7 @@ class InContext(Method):
         pixels, frames = self.vlm.prepare([image])
         with torch.inference_mode():
             prefix = self.vlm.prefix(self.vlm.features(pixels), frames, before=self._shown)
-        return answers(self.vlm, prefix, frames[0], phrases)
+        return answers(self.vlm, prefix, frames[0], phrases, stop=END)
 
 
 @register

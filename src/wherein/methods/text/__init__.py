@@ -36,11 +36,15 @@ class Text(Method):
         return answers(self.vlm, prefix, frames[0], phrases)
 
 
-def answers(vlm: FrozenVLM, prefix: Prefix, frame: Frame, phrases: Sequence[str]) -> list[Grounding]:
-    """What a model freely writes of each phrase behind the prefix of one image with this Frame, read as boxes."""
+def answers(vlm: FrozenVLM, prefix: Prefix, frame: Frame, phrases: Sequence[str], stop: str = "") -> list[Grounding]:
+    """What a model freely writes of each phrase behind the prefix of one image with this Frame, read as boxes.
+
+    `stop`: as of `FrozenVLM.continue_text`.
+    """
     prompts = [vlm.locate_prompt.format(phrase=noun_phrase(phrase)) for phrase in phrases]
     groundings, codec = [], CODECS[vlm.codec]
-    for phrase, answer in zip(phrases, vlm.continue_text(prefix, [0] * len(prompts), prompts, MAX_TOKENS), strict=True):
+    written = vlm.continue_text(prefix, [0] * len(prompts), prompts, MAX_TOKENS, stop)
+    for phrase, answer in zip(phrases, written, strict=True):
         box = codec.decode(answer, frame.model_width, frame.model_height)
         boxes = np.empty((0, 4)) if box is None else frame.to_image(box[None])
         groundings.append(Grounding(phrase, boxes, np.ones(len(boxes)), "none", False, None, answer=answer))

@@ -1,0 +1,1 @@
+"""The same jobs on many machines, by engines that exist: composites on Ray."""

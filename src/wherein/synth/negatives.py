@@ -1,0 +1,57 @@
+"""Names of what is not on a composite, hard ones among them: another colour, or the same noun told otherwise."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from wherein.synth.compose import Placed
+from wherein.synth.holdout import category_of
+
+HARD = 0.5
+"""Share of the composites that get a hard one, where there is any."""
+_TRIES = 100
+_COLOURS = ("black", "blue", "green", "red", "white", "yellow")  # that nobody takes for another of them
+
+
+class Negatives:
+    """Draws absent names from a bank's `names`."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        self._by_noun = defaultdict[str, list[str]](list)
+        for name in self._names:
+            self._by_noun[name.split()[-1]].append(name)
+
+    def draw(self, objects: Sequence[Placed], rng: np.random.Generator) -> str | None:
+        """A name that is true of none of the objects, or None where a hundred tries find none (a bank of one name)."""
+        if rng.random() < HARD:
+            hard = [name for thing in objects for name in self._similar(thing.name) if is_absent(name, objects)]
+            if hard:
+                return hard[int(rng.integers(len(hard)))]
+        for _ in range(_TRIES):
+            name = self._names[int(rng.integers(len(self._names)))]
+            if is_absent(name, objects):
+                return name
+        return None
+
+    def _similar(self, name: str) -> list[str]:
+        """Names of the same noun, and the name in other colours where it has one."""
+        first, _, noun = name.partition(" ")
+        recoloured = [f"{colour} {noun}" for colour in _COLOURS] if first in _COLOURS and noun else []
+        return self._by_noun[name.split()[-1]] + recoloured
+
+
+def is_absent(name: str, objects: Sequence[Placed]) -> bool:
+    """Whether a name is true of no object: neither name says all that the other says, and things of different nouns do
+    not belong to one category ("puppy", "dog")."""
+    return not any(_may_be_one(name, thing.name) for thing in objects)
+
+
+def _may_be_one(name: str, other: str) -> bool:
+    words, others, category = name.split(), other.split(), category_of(name)
+    if words[-1] != others[-1] and category is not None and category == category_of(other):
+        return True
+    return set(words) <= set(others) or set(others) <= set(words)

@@ -1,0 +1,147 @@
+"""What a set of composites is made of: everything that decides its bytes, and nothing that does not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wherein import images
+from wherein.errors import ImageError, InputError
+from wherein.synth.backgrounds import Backgrounds
+from wherein.synth.compose import compose
+from wherein.synth.holdout import is_held_out
+from wherein.synth.objects import IMAGE_SUFFIXES, INDEX, Cutout, ObjectBank
+from wherein.synth.scene import PRESETS, Scenes
+
+IMAGES = ("jpg", "webp")
+"""Formats of the images in a shard: JPEG at quality 95, WebP at quality 90 (half the bytes, nine times the work)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`count` composites of a preset, `side` pixels wide.
+
+    objects, backgrounds: folders that take the place of the bank and the pictures in the package; keep_held_out: also
+    objects of COCO's and VOC's categories; per_shard: composites in a shard; image: one of `IMAGES`.
+    """
+
+    count: int
+    preset: str = "paper"
+    side: int = 224
+    seed: int = 0
+    objects: Path | None = None
+    backgrounds: Path | None = None
+    keep_held_out: bool = False
+    per_shard: int = 1000
+    image: str = "jpg"
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise InputError(f"There is no preset {self.preset!r} of composites: choose {', '.join(PRESETS)}.")
+        if self.image not in IMAGES:
+            raise InputError(f"There is no image format {self.image!r} for shards: choose {' or '.join(IMAGES)}.")
+        if min(self.count, self.side, self.per_shard) < 1 or self.seed < 0:
+            raise InputError(
+                "A plan needs a count, a side and a size of shards of 1 or more, and a seed of 0 or more; "
+                f"got {self.count}, {self.side}, {self.per_shard} and {self.seed}."
+            )
+        for folder in (self.objects, self.backgrounds):
+            if folder is not None and not folder.is_dir():
+                raise InputError(f"{folder} is not a folder.")
+
+    @property
+    def shards(self) -> int:
+        """How many shards hold the composites."""
+        return -(-self.count // self.per_shard)
+
+    def indices(self, shard: int) -> range:
+        """The composites of a shard."""
+        return range(shard * self.per_shard, min((shard + 1) * self.per_shard, self.count))
+
+    def open(self) -> Scenes:
+        """The scenes of this plan; of folders, only the names of files are read.
+
+        Raises:
+            InputError: a folder holds nothing to use.
+        """
+        bank = _bank(self.objects)
+        kept = bank if self.keep_held_out else bank.without(is_held_out)
+        if not len(kept):
+            raise InputError(
+                "Every cut-out belongs to a category of COCO or VOC, held out for tests: see --keep-held-out."
+            )
+        grounds = Backgrounds.from_folder(self.backgrounds) if self.backgrounds else Backgrounds.load()
+        return Scenes(kept, grounds, self.side, self.seed, PRESETS[self.preset])
+
+    def settings(self, scenes: Scenes) -> dict[str, Any]:
+        """What a shard's bytes follow from; of folders, what is in them and not where they are."""
+        cutouts = ((cutout.name, cutout.encoded) for cutout in scenes.bank)
+        grounds = (("", source) for source in scenes.grounds.sources)
+        made_of = {"objects": _fingerprint(cutouts), "backgrounds": _fingerprint(grounds)}
+        return {**asdict(self), **made_of, "names": scenes.bank.names}
+
+    def check(self, scenes: Scenes, threads: int) -> None:
+        """Use every picture of the user's own once, rather than fail on one of them days later.
+
+        Raises:
+            InputError: some cannot be used; it counts them and names the first.
+        """
+        cutouts = list(scenes.bank) if self.objects else []
+        grounds = scenes.grounds.sources if self.backgrounds else ()
+        with ThreadPoolExecutor(threads) as pool:
+            looked = [
+                *pool.map(lambda cutout: _complaint(partial(self._compose_alone, cutout)), cutouts),
+                *pool.map(lambda source: _complaint(partial(images.load, source)), grounds),
+            ]
+        complaints = [complaint for complaint in looked if complaint]
+        if complaints:
+            raise InputError(
+                f"{len(complaints)} of {len(looked)} pictures cannot be used, remove them; the first: {complaints[0]}"
+            )
+
+    def _compose_alone(self, cutout: Cutout) -> None:
+        """One object on black, at fewer sizes than a composite may try: what fits barely would not fit some day."""
+        alone = replace(PRESETS[self.preset].config, min_objects=1, max_objects=1, pairs=0.0, tries=5)
+        compose(np.zeros((self.side, self.side, 3), np.uint8), ObjectBank([cutout]), np.random.default_rng(0), alone)
+
+
+def _bank(folder: Path | None) -> ObjectBank:
+    """The cut-outs of a folder, none of whose names may be empty, or those of the package."""
+    if folder is None:
+        return ObjectBank.load()
+    bank = ObjectBank.from_folder(folder)
+    if not (folder / INDEX).is_file():
+        for below in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+            if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in below.iterdir()):
+                raise InputError(
+                    f"{below} holds no .png or .webp file: give that name a cut-out, or remove the folder."
+                )
+    return bank
+
+
+def _fingerprint(pictures: Iterator[tuple[str, bytes | Path]]) -> str:
+    """Of names and sizes in bytes, in their order."""
+    digest = hashlib.sha256()
+    try:
+        for name, source in pictures:
+            size = len(source) if isinstance(source, bytes) else source.stat().st_size
+            digest.update(f"{name}\0{size}\0".encode())
+    except OSError as error:
+        raise ImageError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    return digest.hexdigest()[:16]
+
+
+def _complaint(use: Callable[[], object]) -> str | None:
+    """What is wrong with a picture, by using it."""
+    try:
+        use()
+    except InputError as error:
+        return str(error)
+    return None

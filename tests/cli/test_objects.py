@@ -1,0 +1,114 @@
+"""`wherein objects`: names or pictures in, a folder of cut-outs out."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from wherein.cli.objects import app
+from wherein.errors import InputError
+from wherein.synth import Backgrounds, ObjectBank
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of tiny checkpoints; pytest's importlib mode has no packages of tests."""
+    made, folder = runpy.run_path(str(Path(__file__).parents[1] / "tiny_objects.py")), tmp_path_factory.mktemp("tiny")
+    return {kind: str(made[kind](folder / kind)) for kind in ("diffusion", "clip", "clipseg")}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, arguments, catch_exceptions=True)
+
+
+def cutout(path: Path, alpha: int = 255) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rgba = np.full((20, 30, 4), (200, 20, 20, 0), np.uint8)
+    rgba[5:15, 5:25, 3] = alpha
+    Image.fromarray(rgba).save(path)
+
+
+def test_make_leaves_a_bank_and_goes_on(tiny: dict[str, str], here: Path) -> None:
+    (here / "names.txt").write_text("tea_pot\ncat\nlamp\n")
+    arguments = ["make", "--names", "names.txt", "--out", "mine", "--steps", "2", "--at-least", "1", "--device", "cpu"]
+    arguments += ["--diffusion", tiny["diffusion"], "--clip", tiny["clip"], "--segmenter", f"clipseg={tiny['clipseg']}"]
+    done = run(*arguments, "--per-name", "2")
+    assert done.exit_code == 0, done.exception
+    assert "names left out: 1, such as cat (held out" in done.stderr and "names: 2 of 2" in done.stdout
+    assert set(ObjectBank.from_folder("mine").names) == {"tea pot", "lamp"}
+    before = {file: file.stat().st_mtime_ns for file in (here / "mine/pictures").rglob("*.png")}
+    assert run(*arguments, "--per-name", "3").exit_code == 0
+    after = {file: file.stat().st_mtime_ns for file in (here / "mine/pictures").rglob("*.png")}
+    assert len(after) == 6 and before.items() < after.items()
+    report = json.loads((here / "mine/report.json").read_text())
+    assert report["settings"]["keep_held_out"] is False and report["left_out"][0]["name"] == "cat"
+    refused = run(*arguments, "--seed", "1")
+    assert isinstance(refused.exception, InputError) and "seed 0, not 1" in str(refused.exception)
+
+
+def test_cut_takes_what_is_usable_and_ends_with_an_error(here: Path) -> None:
+    cutout(here / "own/bottle/a.png")
+    cutout(here / "own/lamp/b.png")
+    assert run("cut", "own", "--out", "fine", "--licence", "CC0").exit_code == 0
+    bank = ObjectBank.from_folder("fine")
+    assert bank[0].rgba.shape == (10, 20, 4) and {one.licence for one in bank} == {"CC0"}
+    assert "held out of PIN's training (bottle)" in (here / "fine/report.md").read_text()
+    (here / "own/lamp/broken.png").write_bytes(b"nothing")
+    (here / "own/none").mkdir()
+    cutout(here / "own/lamp/ghost.png", alpha=0)
+    done = run("cut", "own", "--out", "fine")
+    assert isinstance(done.exception, InputError) and str(done.exception).startswith("3 pictures or folders")
+    for word in ("own/lamp/broken.png", "own/none", "own/lamp/ghost.png"):
+        assert word in done.stderr
+    assert len(ObjectBank.from_folder("fine")) == 2
+
+
+def test_backgrounds_are_copied_where_clip_sees_no_object(tiny: dict[str, str], here: Path) -> None:
+    (here / "names.txt").write_text("tea_pot\n")
+    (here / "grounds").mkdir()
+    Image.new("RGB", (30, 20), "green").save(here / "grounds/a.png")
+    arguments = ["backgrounds", "grounds", "--names", "names.txt", "--clip", tiny["clip"], "--device", "cpu"]
+    done = run(*arguments, "--out", "all", "--max-clip", "100")
+    assert done.exit_code == 0 and "1 of 1 backgrounds" in done.stdout, done.exception
+    assert Backgrounds.from_folder("all").count == 1
+    assert "0 of 1" in run(*arguments, "--out", "no", "--max-clip", "-100").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["make", "--names", "none.txt", "--out", "x"], "none.txt"),
+        (["make", "--names", "cats.txt", "--out", "x"], "--keep-held-out"),
+        (["make", "--names", "names.txt", "--out", "x", "--segmenter", "u2net"], "KIND=MODEL"),
+        (["make", "--names", "names.txt", "--out", "x", "--min-area", "0.9", "--max-area", "0.1"], "--min-area"),
+        (["make", "--names", "names.txt", "--out", "names.txt"], "names.txt"),
+        (["make", "--names", "names.txt", "--out", "x", "--clip", "nobody/x", "--segmenter", "clipseg=a/b"], "a/b"),
+        (["cut", "none", "--out", "x"], "none is not a folder"),
+        (["cut", "own", "--out", "own/x"], "another folder"),
+        (["cut", "own", "--out", "x", "--segmenter", "clipseg=a", "--segmenter", "sam=b"], "--clip"),
+        (["cut", "own", "--out", "x", "--segmenter", "sam=b"], "clipseg"),
+        (["cut", "own", "--out", "x", "--at-least", "2"], "--at-least"),
+        (["backgrounds", "none", "--names", "names.txt", "--out", "x"], "none is not a folder"),
+        (["backgrounds", "own", "--names", "names.txt", "--out", "own/x"], "another folder"),
+        (["backgrounds", "own", "--names", "names.txt", "--out", "x", "--clip", "nobody/x"], "nobody/x"),
+    ],
+)
+def test_wrong_calls_are_one_sentence(arguments: list[str], word: str, here: Path) -> None:
+    (here / "names.txt").write_text("lamp")
+    (here / "cats.txt").write_text("cat")
+    cutout(here / "own/lamp/a.png")
+    done = run(*arguments)
+    assert isinstance(done.exception, InputError) and word in str(done.exception)

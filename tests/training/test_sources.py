@@ -1,0 +1,115 @@
+"""Where training images come from: composed on the way, written as shards, or a folder of the user's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wherein.errors import InputError
+from wherein.methods.pin import Pin
+from wherein.synth import Plan, Shards, is_held_out
+from wherein.synth.shards import write_shards
+from wherein.synth.workers import on_this_machine
+from wherein.training.adapters import card, labelled, train
+from wherein.training.boxes import BoxTask, Recipe
+from wherein.training.trainer import TrainConfig
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    plan = Plan(count=12, preset="referral", side=64, per_shard=6)
+    list(write_shards(plan, tmp_path / "shards", on_this_machine, 1))
+    return tmp_path / "shards"
+
+
+def test_shards_are_asked_for_by_a_phrase_that_is_true_of_one_object(shards: Path) -> None:
+    source, count, names = labelled(shards)
+    assert count == 12 and names == Shards(shards).names and not any(map(is_held_out, names))
+    for i in range(count):
+        scene, found = Shards(shards)[i], source(i)
+        assert (found.image == scene.composite.image).all()
+        asked = [
+            (phrases, thing) for phrases, thing in zip(scene.phrases, scene.composite.objects, strict=True) if phrases
+        ]
+        assert len(found.objects) == len(asked)
+        for (phrase, box), (phrases, thing) in zip(found.objects, asked, strict=True):
+            assert phrase in phrases and (box == thing.box).all()
+        assert found.objects[0][0] == source(i).objects[0][0]
+
+
+def test_a_folder_of_the_user_s(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "images" / "a.png")
+    content: dict[str, Any] = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
+        "categories": [{"id": 1, "name": "Bolt"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 20], "iscrowd": 0}],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    source, count, names = labelled(tmp_path)
+    assert (count, names) == (1, ("bolt",))
+    ((phrase, box),) = source(0).objects
+    assert phrase == "bolt" and box.tolist() == [1, 2, 11, 22]
+    content["annotations"] = []
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="no labelled image"):
+        labelled(tmp_path)
+
+
+def test_what_a_phrase_contains_is_not_called_absent(tiny_vlm: Any, make_store: Any) -> None:
+    """A tennis ball is a ball; a left apple is an apple. "ape" is no part of "grape"."""
+    store = make_store(4)
+    objects = [
+        ("tennis ball", np.array([0.0, 0, 9, 9])),
+        ("left apple", np.array([0.0, 0, 9, 9])),
+        ("grape", np.ones(4) * [0, 0, 9, 9]),
+    ]
+    asked: set[str] = set()
+    for name in ("ball", "apple", "ape", "tennis"):
+        task = BoxTask(tiny_vlm, Pin.begin(tiny_vlm), Recipe(), store, store, (name,), 0)
+        rows = task._branches(objects, 1.0, np.random.default_rng(0))
+        asked |= {name} if len(rows) > len(objects) else set()
+    assert asked == {"ape"}
+
+
+def test_categories_of_coco_and_voc_are_pasted_when_asked_for(
+    tiny_vlm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[bool, tuple[str, ...]] = {}
+    monkeypatch.setattr("wherein.training.adapters.load_vlm", lambda *_: tiny_vlm)
+    for keep in (False, True):
+
+        def stop(
+            vlm: Any,
+            insert: Any,
+            recipe: Any,
+            train: Any,
+            held_out: Any,
+            names: tuple[str, ...],
+            seed: int,
+            keep: bool = keep,
+        ) -> Any:
+            seen[keep] = names
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("wherein.training.adapters.BoxTask", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(
+                *("pin", tmp_path / str(keep)),
+                **{"model": "tiny", "device": "cpu", "dtype": "auto", "bits": None, "size": None, "preset": "auto"},
+                **{"rate": None, "steps": 1, "images": 16, "seed": 0, "resume": False, "cache": tmp_path / "cache"},
+                keep_held_out=keep,
+            )  # type: ignore[arg-type]
+    assert not any(map(is_held_out, seen[False])) and any(map(is_held_out, seen[True]))
+    assert set(seen[False]) < set(seen[True])
+
+
+@pytest.mark.parametrize(("about", "said"), [({}, "no category of COCO"), ({"keep_held_out": True}, "also categories")])
+def test_the_card_says_what_was_pasted(about: dict[str, object], said: str) -> None:
+    text = card("coop", "tiny", about, TrainConfig(1), {"miou": 0.5}, 60.0)
+    assert said in text and "# coop for tiny" in text and "| miou | 0.500 |" in text
