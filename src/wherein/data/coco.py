@@ -71,7 +71,8 @@ def find_coco(path: Path, images: Path | None, split: str | None) -> Dataset | N
     title, beside = file.stem.removeprefix("instances_"), file.parent
     usual = [beside / "images", beside.parent / title, beside.parent / "images" / title]
     folder = folder_of(file, images, [beside] if file.name == _ROBOFLOW else usual)
-    return Dataset("coco", title, (file,), lambda complain: read_coco(file, folder, complain), True, split)
+    name = file.resolve().parent.name if file.name in ("annotations.json", _ROBOFLOW) else title
+    return Dataset("coco", name, (file,), lambda complain: read_coco(file, folder, complain), True, split)
 
 
 def _names(categories: Mapping[Key, Entry], name: Callable[[Entry], str], complain: Complain) -> dict[Key, str]:

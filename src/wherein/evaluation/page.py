@@ -58,7 +58,9 @@ def _section(results: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[s
     yield ""
     published = [f"{LABELS[name]} published" for name in figures]
     ours = [LABELS[name] for name in figures]
-    header = ["row", *ours, "95 %", *published, f"mIoU - {baseline} (95 %, p)", "invalid", "s/image"]
+    first = figures[0]
+    header = ["row", *ours, "95 % of mIoU", *published, f"{LABELS[first]} - published"]
+    header += [f"mIoU - {baseline} (95 %, p)", "invalid", "s/image"]
     yield _cells(header)
     yield _cells(["---"] * len(header))
     for name, row in found["rows"].items():
@@ -73,6 +75,7 @@ def _section(results: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[s
                 *(_figure(row, figure) for figure in figures),
                 "{:.3f} - {:.3f}".format(*row["ci95"]),
                 *(_number(row["published"].get(figure), 2) for figure in figures),
+                "-" if first not in row["published"] else f"{row[first] - row['published'][first]:+.3f}",
                 against,
                 _number(row["invalid"], 3),
                 _number(row["seconds_per_image"], 2),
@@ -128,10 +131,16 @@ def _plot(results: Mapping[str, Any]) -> Any:
         axis.invert_yaxis()
         axis.grid(axis="x", linewidth=0.4)
         axis.set_axisbelow(True)
-    axes[0].legend(loc="lower right", fontsize=8)
+    figure.legend(*_legend(axes), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return np.asarray(Image.open(stream).convert("RGB"))
+
+
+def _legend(axes: Sequence[Any]) -> tuple[Sequence[Any], Sequence[str]]:
+    """The handles and labels of all axes, each label once."""
+    found = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    return list(found.values()), list(found)
 
 
 def _figure(row: Mapping[str, Any], name: str) -> str:
