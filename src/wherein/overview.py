@@ -38,17 +38,21 @@ END = "<!-- end of what was made -->"
 
 
 def overview() -> list[dict[str, Any]]:
-    """One row a family: name, usual checkpoint, what happens to an image, seams, methods, own box format, licence."""
+    """One row a family: name, usual checkpoint, what happens to an image, seams, methods, own box format, licence.
+
+    Without PIN's baselines: into which model one goes depends on more than its family, and is said when it begins.
+    """
+    listed = [name for name in names() if not REGISTRY[name].baseline]
     built_in = {
         "family": "default",
         "checkpoint": "default (in the package)",
         "image": "squashed to a square",
         "seams": [seam for seam in SEAMS if seam != "encoder_tokens"],
-        "methods": names(),
+        "methods": listed,
         "native_boxes": "none",
         "licence": "Apache-2.0",
     }
-    general = [name for name in names() if not REGISTRY[name].built_in_only]
+    general = [name for name in listed if not REGISTRY[name].built_in_only]
     return [built_in, *(_row(family, general) for family in FAMILIES)]
 
 

@@ -25,6 +25,7 @@ class Method(ABC):
     score_kind: ClassVar[str]
     takes_adapter: ClassVar[bool] = False
     built_in_only: ClassVar[bool] = False  # it reads a part that only the default model has
+    baseline: ClassVar[bool] = False  # only of PIN's table: there to be compared with
     finds_every: ClassVar[bool] = False  # it can tell several instances apart
     gives: ClassVar[frozenset[str]] = frozenset()  # of "heatmap" and "mask", what its groundings have
 

@@ -72,6 +72,7 @@ class Coop(Inserted):
     """CoOp on the language model; answers as `Inserted` says."""
 
     name = "coop"
+    baseline = True
     config_class = CoopConfig
     rates = {"default": 1e-3, "paper": 1e-3}
 

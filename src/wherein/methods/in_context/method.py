@@ -31,6 +31,7 @@ class InContext(Method):
     """
 
     name = "in_context"
+    baseline = True
     score_kind = "none"
 
     def __init__(self, vlm: FrozenVLM, examples: Sequence[Example] | None = None) -> None:
@@ -68,6 +69,7 @@ class Random(Method):
     """
 
     name = "random"
+    baseline = True
     score_kind = "constant"
 
     def __init__(self, vlm: FrozenVLM, examples: Sequence[Example] | None = None, seed: int = 0) -> None:

@@ -86,6 +86,7 @@ class Lora(Inserted):
     """LoRA on the vision encoder; answers as `Inserted` says."""
 
     name = "lora"
+    baseline = True
     config_class = LoraConfig
     rates = {"default": 3e-4, "paper": 1e-3}
 

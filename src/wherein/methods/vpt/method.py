@@ -79,6 +79,7 @@ class Vpt(Inserted):
     """
 
     name = "vpt"
+    baseline = True
     config_class = VptConfig
     rates = {"default": 1e-3, "paper": 1e-3}
 
@@ -102,6 +103,7 @@ class VptEncoder(Inserted):
     """VPT on the vision encoder, for vision transformers that take further patches; answers as `Inserted` says."""
 
     name = "vpt_encoder"
+    baseline = True
     config_class = VptConfig
     rates = {"default": 1e-3, "paper": 1e-3}
 

@@ -1,0 +1,107 @@
+"""A trained pixel-aligned model on the default VLM's parts, as a method: the box behind a phrase's last word.
+
+Notable choices:
+- the adapter holds what was trained, and the VLM's weights, which it shares, stay as they are: outside this method
+  nothing of it is to be seen
+- what the VLM's encoder says of an image is all it needs, so it shares that, too
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wherein.errors import AdapterError, InputError
+from wherein.grounding import Grounding
+from wherein.methods import adapter as store
+from wherein.methods.base import Method
+from wherein.vlm.base import FrozenVLM
+from wherein.vlm.default import DefaultVLM
+
+if TYPE_CHECKING:
+    from wherein.methods.pixel.model import PixelLM
+    from wherein.methods.pixel.reader import Caption, PixelReader, Seen
+
+SETTINGS = (
+    "tokens",
+    "extractor_depth",
+    "extractor_dim",
+    "extractor_out",
+    "lora_rank",
+    "lora_scale",
+    "lora_targets",
+    "points_per_token",
+    "point_dim",
+)
+"""What an adapter says of its model; the rest follows from the VLM."""
+
+
+class Pixel(Method):
+    """One box a phrase, never absent; the score is the mean probability of the phrase's words for this image.
+
+    Not among the methods that are known by name until weights of it are in the package.
+    """
+
+    name = "pixel"
+    score_kind = "phrase_probability"
+    takes_adapter = True
+    built_in_only = True
+
+    def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None) -> None:
+        if adapter is None:
+            raise AdapterError("No pixel-aligned model is built in yet: name one with --adapter, or train it.")
+        settings, weights = store.load(adapter, self.name, _default(vlm))
+        if unknown := sorted(set(settings) - set(SETTINGS)):
+            raise AdapterError(f"The adapter {adapter} has settings that this version does not know: {unknown[0]}.")
+        super().__init__(vlm)
+        self.reader = begin(vlm, **settings)
+        store.fill(self.reader.model.kept(), weights, adapter)
+        self.reader.model.requires_grad_(False)
+
+    def see(self, image: NDArray[np.uint8]) -> Seen:
+        """Run the VLM's encoder on uint8[H, W, 3], once for all that is asked about it."""
+        from wherein.methods.pixel.reader import Seen
+
+        pixels, (frame,) = self.vlm.prepare([image])
+        with torch.inference_mode():
+            return Seen(frame, [self.vlm.features(pixels)])
+
+    def ground(
+        self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False
+    ) -> list[Grounding]:
+        """See Method; all phrases share one run of the encoder and are read together."""
+        return self.reader.refer(self.see(image), phrases)
+
+    def caption(self, image: NDArray[np.uint8]) -> Caption:
+        """A caption of the image, with a place for each of its words."""
+        return self.reader.caption(self.see(image))
+
+
+def begin(vlm: FrozenVLM, **settings: Any) -> PixelReader:
+    """The untrained model on the default VLM, with its tokenizer: what training starts from; see `parts.of_default`.
+
+    Raises InputError for another VLM.
+    """
+    from wherein.methods.pixel.parts import of_default
+    from wherein.methods.pixel.reader import PixelReader
+
+    own = _default(vlm)
+    return PixelReader(of_default(own, **settings), own.tokenizer)
+
+
+def save(folder: str | Path, model: PixelLM, vlm: FrozenVLM, card: str) -> Path:
+    """Write what was trained of a model as an adapter."""
+    settings = {name: getattr(model.config, name) for name in SETTINGS}
+    trained = {name: p.detach() for name, p in model.kept().items()}
+    return store.save(folder, Pixel.name, vlm, settings, trained, card)
+
+
+def _default(vlm: FrozenVLM) -> DefaultVLM:
+    if not isinstance(vlm, DefaultVLM):
+        raise InputError(f"The method pixel is for the default model's parts here; {vlm.name} is another.")
+    return vlm

@@ -1,0 +1,86 @@
+"""Places as a model is asked about them, and as SAM's prompt encoder embeds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wherein.errors import InputError
+
+FILLED = 4  # embeddings of a box: two corners, and as many fillers, so that boxes and 2 x 2 points have the same number
+NO_POINT = -10  # SAM's label of a place in the table that holds no point
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """One place a row: R boxes, or R sets of points. Model pixels.
+
+    boxes float[R, 4], xyxy · points float[R, P, 2], and labels int64[R, P] of them: 1 on the object, 0 beside it,
+    `NO_POINT` for none (None: all on the object). Exactly one of boxes and points is given.
+    Raises InputError otherwise.
+    """
+
+    boxes: Tensor | None = None
+    points: Tensor | None = None
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.boxes is None) == (self.points is None):
+            raise InputError("A prompt is boxes or points: give exactly one of the two.")
+        given = self.boxes if self.points is None else self.points
+        wanted = (2, 4) if self.points is None else (3, 2)
+        if given is None or (given.ndim, given.shape[-1]) != wanted:
+            shape = "[R, 4]" if self.points is None else "[R, P, 2]"
+            raise InputError(f"A prompt has shape {shape}, not {[] if given is None else list(given.shape)}.")
+        if not torch.isfinite(given).all():
+            raise InputError("A prompt must be of finite numbers.")
+
+    def __len__(self) -> int:
+        given = self.points if self.boxes is None else self.boxes
+        assert given is not None
+        return len(given)
+
+    def to(self, device: torch.device) -> Prompts:
+        """The same on another device."""
+        return Prompts(*(None if x is None else x.to(device) for x in (self.boxes, self.points, self.labels)))
+
+    @classmethod
+    def whole(cls, sizes: Tensor) -> Prompts:
+        """A box over each whole picture, of sizes float[R, 2] (width, height): what stands for no prompt."""
+        return cls(boxes=torch.cat([torch.zeros_like(sizes), sizes], dim=1))
+
+    @classmethod
+    def within(cls, boxes: Tensor) -> Prompts:
+        """Each box float[R, 4] as the 2 x 2 points at its quarters."""
+        shares = boxes.new_tensor([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])
+        return cls(points=boxes[:, None, :2] + shares * (boxes[:, None, 2:] - boxes[:, None, :2]))
+
+
+def embed(encoder: Any, prompts: Prompts) -> Tensor:
+    """Prompts -> float[R, P, 256] by SAM's prompt encoder: a box as its corners and fillers, points as themselves."""
+    if prompts.boxes is not None:
+        filler = encoder.no_mask_embed.weight.expand(len(prompts), FILLED - 2, -1)
+        return torch.cat([corners(encoder, prompts.boxes), filler], dim=1)
+    assert prompts.points is not None
+    given = prompts.labels
+    labels = torch.ones_like(prompts.points[..., 0], dtype=torch.long) if given is None else given
+    sparse, _ = encoder(prompts.points[:, None], labels[:, None], None, None)
+    return sparse[:, 0]  # type: ignore[no-any-return]
+
+
+def corners(encoder: Any, boxes: Tensor) -> Tensor:
+    """Boxes float[R, 4] -> their two corners float[R, 2, 256], as SAM's prompt encoder has them."""
+    sparse, _ = encoder(None, None, boxes[:, None], None)
+    return sparse[:, 0]  # type: ignore[no-any-return]
+
+
+def places(encoder: Any, grid: Sequence[int]) -> Tensor:
+    """Where the middles of the cells of a grid are float[rows * columns, 256], as SAM's prompt encoder says it."""
+    table = encoder.shared_embedding.positional_embedding
+    rows, columns = ((torch.arange(count, device=table.device) + 0.5) / count for count in grid)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return encoder.shared_embedding(torch.stack([x, y], dim=-1).flatten(0, 1).to(table))  # type: ignore[no-any-return]

@@ -1,0 +1,88 @@
+"""A picture with phrases and boxes, cropped and mirrored so that everything stays true of it.
+
+The released code drops the boxes that a crop loses and not the questions about them, and mirrors pictures whose phrases
+say left and right. Here picture and everything said of it are one thing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wherein import geometry
+
+KEPT = 0.5  # of a box's area must be in a crop, or the phrase no longer means what is left
+SIDES = re.compile(r"(left|right)(?=\b|hand|most|ward|side)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A picture and what is said of it, one entry each: K phrases (what the decoder reads), questions (what the
+    encoder reads), boxes and masks.
+
+    image uint8[H, W, 3] · boxes float64[K, 4], xyxy, its pixels · masks bool[K, H, W], or None.
+    """
+
+    image: NDArray[np.uint8]
+    phrases: tuple[str, ...]
+    questions: tuple[str, ...]
+    boxes: NDArray[np.float64]
+    masks: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        counts = {len(self.phrases), len(self.questions), len(self.boxes)}
+        if self.masks is not None:
+            counts.add(len(self.masks))
+        if len(counts) != 1:
+            raise ValueError("a scene needs one phrase, question and box each, and a mask if there are masks")
+
+    def crop(self, x0: int, y0: int, width: int, height: int) -> Scene:
+        """The window of the picture with this corner and size, inside the picture; what is mostly outside it goes.
+
+        A phrase goes with its question, its box and its mask.
+        """
+        window = [x0, y0, x0, y0]
+        moved = geometry.clip(self.boxes - window, width, height)
+        kept = np.flatnonzero((geometry.area(moved) >= KEPT * geometry.area(self.boxes)) & (geometry.area(moved) > 0))
+        rows, columns = slice(y0, y0 + height), slice(x0, x0 + width)
+        return Scene(
+            self.image[rows, columns],
+            tuple(self.phrases[i] for i in kept),
+            tuple(self.questions[i] for i in kept),
+            moved[kept],
+            None if self.masks is None else self.masks[kept][:, rows, columns],
+        )
+
+    def mirror(self) -> Scene:
+        """Left and right exchanged, in the picture, in boxes and masks, and in the words."""
+        width = self.image.shape[1]
+        boxes = self.boxes.copy()
+        boxes[:, 0], boxes[:, 2] = width - self.boxes[:, 2], width - self.boxes[:, 0]
+        return Scene(
+            self.image[:, ::-1],
+            tuple(mirrored(phrase) for phrase in self.phrases),
+            tuple(mirrored(question) for question in self.questions),
+            boxes,
+            None if self.masks is None else self.masks[:, :, ::-1],
+        )
+
+
+def mirrored(text: str) -> str:
+    """A text with left and right exchanged, in the case they are written in.
+
+    >>> mirrored("Left of the rightmost cup, the left-hand one is bright")
+    'Right of the leftmost cup, the right-hand one is bright'
+    """
+    return SIDES.sub(_other, text)
+
+
+def _other(found: re.Match[str]) -> str:
+    if found.start() and found.string[found.start() - 1].isalnum():  # "bright" is no side
+        return found.group()
+    other = "right" if found.group().lower() == "left" else "left"
+    if found.group().isupper():
+        return other.upper()
+    return other.capitalize() if found.group()[0].isupper() else other

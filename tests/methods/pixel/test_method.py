@@ -1,0 +1,91 @@
+"""The method on the default VLM: shares its parts, leaves it as it was, saves and loads what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from wherein.errors import AdapterError, InputError
+from wherein.methods.pixel.method import Pixel, begin, save
+
+SMALLER = {"tokens": 4, "extractor_dim": 32, "extractor_out": 32, "point_dim": 16, "lora_rank": 2}
+
+
+@pytest.fixture(scope="module")
+def adapter(default_vlm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained one whose updates do something."""
+    torch.manual_seed(0)
+    reader = begin(default_vlm, **SMALLER)
+    with torch.no_grad():
+        for name, parameter in reader.model.trained().items():
+            if "lora_up" in name:
+                parameter.normal_(std=0.02)
+    return save(tmp_path_factory.mktemp("pixel") / "adapter", reader.model, default_vlm, "Made by a test.")
+
+
+@pytest.fixture
+def image() -> Any:
+    return np.random.default_rng(3).integers(0, 255, (90, 70, 3), np.uint8)
+
+
+def test_the_vlm_stays_as_it_was(default_vlm: Any, adapter: Path, image: Any) -> None:
+    def said() -> Any:
+        pixels, _ = default_vlm.prepare([image])
+        with torch.inference_mode():
+            return default_vlm.prefix(default_vlm.features(pixels)).last
+
+    before, fingerprint = said(), default_vlm.fingerprint
+    method = Pixel(default_vlm, adapter)
+    method.ground(image, ["a cat"])
+    assert torch.equal(said(), before) and default_vlm.fingerprint == fingerprint
+    assert not any(parameter.requires_grad for parameter in default_vlm.parameters())
+    table = method.reader.model.language_model.get_input_embeddings().weight
+    assert table.data_ptr() == default_vlm.language_model.get_input_embeddings().weight.data_ptr()  # no second copy
+
+
+def test_saved_and_loaded(default_vlm: Any, adapter: Path, image: Any) -> None:
+    """Two methods of one adapter say the same, and not what an untrained model of another seed says."""
+    first, second = (Pixel(default_vlm, adapter).ground(image, ["a cat", "two dogs"]) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a.boxes, b.boxes) and np.array_equal(a.scores, b.scores)
+        assert a.boxes.shape == (1, 4) and a.score_kind == Pixel.score_kind and 0 <= a.scores[0] <= 1
+    torch.manual_seed(9)
+    other = begin(default_vlm, **SMALLER)
+    assert not np.array_equal(other.refer(other.see(image), ["a cat"])[0].boxes, first[0].boxes)
+
+
+def test_its_features_are_the_vlms(default_vlm: Any, adapter: Path, image: Any) -> None:
+    method = Pixel(default_vlm, adapter)
+    ours, theirs = method.reader.see(image), method.see(image)
+    assert ours.frame == theirs.frame and torch.equal(ours.features[0], theirs.features[0])
+
+
+def test_a_step_of_training(default_vlm: Any) -> None:
+    """From precomputed features; gradients reach what is trained and nothing else."""
+    torch.manual_seed(0)
+    reader = begin(default_vlm, **SMALLER)
+    model = reader.model
+    out = model(
+        reader.labels(["a red ball", "two cats"]),
+        features=[torch.randn(1, 100, 1280, dtype=torch.bfloat16)],
+        rows=torch.tensor([0, 0]),
+        text=reader.texts(["where is a red ball", "where is two cats"]),
+        tasks="refer",
+        boxes=torch.tensor([[10.0, 20.0, 200.0, 300.0], [50.0, 20.0, 90.0, 80.0]]),
+    )
+    out.loss.backward()
+    assert torch.isfinite(out.loss) and out.skipped == 0
+    trained = model.trained()
+    assert all(parameter.grad is not None for parameter in trained.values())
+    assert sum(parameter.grad is not None for parameter in model.parameters()) == len(trained)
+
+
+def test_what_does_not_work(default_vlm: Any, tiny_vlm: Any, adapter: Path) -> None:
+    with pytest.raises(InputError, match="tiny is another"):
+        Pixel(tiny_vlm, adapter)
+    with pytest.raises(AdapterError, match="No pixel-aligned model is built in"):
+        Pixel(default_vlm)
