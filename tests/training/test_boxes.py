@@ -173,7 +173,7 @@ def teach_all_but_positions(vlm: Any, task: BoxTask, steps: int = 1500) -> None:
         for group in optimiser.param_groups:
             group["lr"] = 3e-3 * (1 - step / steps)
         indices = rng.integers(0, task.train.count, 32).tolist()
-        rows = [task._branches(task.train.objects[i], 1.0, rng) for i in indices]
+        rows = [task._branches(task.train.objects[i], None, 1.0, rng) for i in indices]
         order = torch.from_numpy(rng.permutation(len(secret)))
         loss = vlm.loss(vlm.prefix((task.train.features(indices) + secret)[:, order]), rows)[0]
         loss.backward()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from wherein.synth.shards import write_shards
 from wherein.synth.workers import on_this_machine
 from wherein.training.adapters import card, labelled, train
 from wherein.training.boxes import BoxTask, Recipe
+from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig
 
 
@@ -36,10 +38,43 @@ def test_shards_are_asked_for_by_a_phrase_that_is_true_of_one_object(shards: Pat
         asked = [
             (phrases, thing) for phrases, thing in zip(scene.phrases, scene.composite.objects, strict=True) if phrases
         ]
-        assert len(found.objects) == len(asked)
+        assert len(found.objects) == len(asked) and found.absent == scene.absent
         for (phrase, box), (phrases, thing) in zip(found.objects, asked, strict=True):
             assert phrase in phrases and (box == thing.box).all()
         assert found.objects[0][0] == source(i).objects[0][0]
+
+
+def test_what_a_composite_says_is_absent_is_asked_for(tiny_vlm: Any, shards: Path, tmp_path: Path) -> None:
+    """The hard negative of each, kept beside its features, and nothing drawn at random; no image without a question."""
+    source, count, names = labelled(shards)
+    sources = [source(i) for i in range(count)]
+    some = [sources[0], replace(sources[1], objects=()), *sources[2:]]
+    store = FeatureStore(tmp_path / "cache", tiny_vlm, some.__getitem__, count, {}).build()
+    assert store.absent == [each.absent for each in some] and any(store.absent)
+    task = BoxTask(tiny_vlm, Pin.begin(tiny_vlm), Recipe(batch=8), store, store, names, 0)
+    asked: list[int] = []
+    features = task.features
+    task.features = lambda store, indices: (asked.extend(indices), features(store, indices))[1]  # type: ignore[method-assign]
+    for step in range(8):
+        task.loss(step, 8)
+    assert 1 not in asked and len(set(asked)) > 6
+    for i in set(asked):
+        rows = task._branches(store.objects[i], store.absent[i], 1.0, np.random.default_rng(i))
+        last = tiny_vlm.tokenizer.decode(list(rows[-1].context))
+        assert store.absent[i] is None or store.absent[i] in last
+    with pytest.raises(InputError, match="nothing to ask"):
+        empty = FeatureStore(tmp_path / "e", tiny_vlm, lambda i: replace(sources[i], objects=()), 2, {}).build()
+        BoxTask(tiny_vlm, Pin.begin(tiny_vlm), Recipe(), empty, empty, names, 0)
+
+
+def test_composites_are_known_by_what_they_are(shards: Path, tmp_path: Path) -> None:
+    """Other shards in the same place are not taken for those that were encoded; their held-out names are told."""
+    from wherein.training.adapters import _kept_with
+
+    first = _kept_with(shards, ("bolt",))
+    (shards / "index.jsonl").write_text((shards / "index.jsonl").read_text() + "\n")
+    assert first != _kept_with(shards, ("bolt",)) and "keep_held_out" not in first
+    assert _kept_with(tmp_path, ("bolt", "dog")) == {"keep_held_out": True}
 
 
 def test_a_folder_of_the_user_s(tmp_path: Path) -> None:
@@ -72,7 +107,7 @@ def test_what_a_phrase_contains_is_not_called_absent(tiny_vlm: Any, make_store: 
     asked: set[str] = set()
     for name in ("ball", "apple", "ape", "tennis"):
         task = BoxTask(tiny_vlm, Pin.begin(tiny_vlm), Recipe(), store, store, (name,), 0)
-        rows = task._branches(objects, 1.0, np.random.default_rng(0))
+        rows = task._branches(objects, None, 1.0, np.random.default_rng(0))
         asked |= {name} if len(rows) > len(objects) else set()
     assert asked == {"ape"}
 

@@ -49,6 +49,8 @@ def train(
         raise InputError(f"There is no method {method!r} to train: choose {', '.join(trainable())}.")
     if preset not in ("auto", *RECIPES):
         raise InputError(f"There is no preset {preset!r}: choose auto, {', '.join(RECIPES)}.")
+    if composites is not None and keep_held_out:
+        raise InputError("--keep-held-out chooses what is pasted: it says nothing of --composites, which are made.")
     for folder in (composites, objects, backgrounds):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{folder} is not a folder.")

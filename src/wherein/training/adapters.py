@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def train(
         source, names = composed(kept, grounds, vlm.size[0], seed, config), kept.names
     else:
         source, images, names = labelled(composites)
+        about |= _kept_with(composites, names)
     other = bank.keep(lambda cutout: is_held_out(cutout.name))
     train_store = FeatureStore(cache, vlm, source, images, {**about, "split": "train"}).build()
     held_source = composed(other, grounds, vlm.size[0], seed + 1_000_003, AUGMENTED)
@@ -133,7 +135,8 @@ def labelled(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
 
 
 def stored(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
-    """Composites that `wherein compose` wrote; each object is asked for by one of the phrases that mean it alone."""
+    """Composites that `wherein compose` wrote: each object is asked for by one of the phrases that mean it alone, and
+    the name that the composite says is true of none is asked for as absent."""
     shards = Shards(folder)
 
     def source(i: int) -> Labelled:
@@ -141,9 +144,17 @@ def stored(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
         scene, rng = shards[i], np.random.default_rng(i)
         things = zip(scene.composite.objects, scene.phrases, strict=True)
         asked = tuple((phrases[rng.integers(len(phrases))], thing.box) for thing, phrases in things if phrases)
-        return Labelled(scene.composite.image, asked)
+        return Labelled(scene.composite.image, asked, scene.absent)
 
     return source, len(shards), shards.names
+
+
+def _kept_with(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """What is to be known of composites of the user's: which they are, where that is written, and whether categories of
+    COCO and VOC are among them."""
+    index = folder / SHARD_INDEX
+    digest = {"shards": sha256(index.read_bytes()).hexdigest()[:16]} if index.is_file() else {}
+    return {**digest, **({"keep_held_out": True} if any(map(is_held_out, names)) else {})}
 
 
 @torch.inference_mode()

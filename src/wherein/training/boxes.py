@@ -27,6 +27,7 @@ from torch import Tensor
 
 from wherein import drawing
 from wherein.boxtext import CODECS
+from wherein.errors import InputError
 from wherein.geometry import paired_iou
 from wherein.grounding import Grounding
 from wherein.methods.centre import BOX
@@ -96,6 +97,9 @@ class BoxTask:
     ) -> None:
         self.vlm, self.recipe, self.names, self.seed = vlm, recipe, names, seed
         self.train, self.held_out = train, held_out
+        self._usable = np.flatnonzero([bool(objects) for objects in train.objects])
+        if not len(self._usable):
+            raise InputError("No training image has an object that a phrase tells apart: there is nothing to ask.")
         self.module = insert.to(vlm.device)
         self.codec = CODECS[insert.config.codec]
         digits = [vlm.encode(f"[{digit}")[-1] for digit in range(10)]
@@ -105,8 +109,8 @@ class BoxTask:
     def loss(self, step: int, steps: int) -> Tensor:
         """The answer loss of one step: every question about an image continues from one run of it."""
         share, rng = step / steps, np.random.default_rng([self.seed, step])
-        indices = rng.integers(0, self.train.count, self.recipe.batch).tolist()
-        rows = [self._branches(self.train.objects[i], share, rng) for i in indices]
+        indices = self._usable[rng.integers(0, len(self._usable), self.recipe.batch)].tolist()
+        rows = [self._branches(self.train.objects[i], self.train.absent[i], share, rng) for i in indices]
         x_v, cells = self.features(self.train, indices), None
         if self.vlm.keeps_cells and self.recipe.cells < 1:
             count = x_v.shape[1]
@@ -123,13 +127,18 @@ class BoxTask:
         return self.module.encode(self.vlm, self.vlm.prepare(store.images(indices))[0])
 
     def _branches(
-        self, objects: list[tuple[str, NDArray[np.float64]]], share: float, rng: np.random.Generator
+        self,
+        objects: list[tuple[str, NDArray[np.float64]]],
+        absent: str | None,
+        share: float,
+        rng: np.random.Generator,
     ) -> list[Branch]:
+        """The questions about one image; `absent`: see Labelled."""
         asked = [objects[rng.integers(len(objects))]] if self.recipe.one_object else objects
         rows = [self._branch(name, " " + self.codec.encode(box, *self.vlm.size), share) for name, box in asked]
         if self.recipe.absent:
-            other = self.names[rng.integers(len(self.names))]
-            if not any(f" {other} " in f" {name} " for name, _ in objects):  # a tennis ball is a ball
+            other = absent or self.names[rng.integers(len(self.names))]
+            if absent or not any(f" {other} " in f" {name} " for name, _ in objects):  # a tennis ball is a ball
                 rows.append(self._branch(other, REFUSAL, share))
         return rows
 

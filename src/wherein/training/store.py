@@ -31,10 +31,12 @@ SHARD, CHUNK = 128, 16
 
 @dataclass(frozen=True)
 class Labelled:
-    """An image uint8[H, W, 3] and its objects: (phrase, box float64[4] in pixels of the image)."""
+    """An image uint8[H, W, 3], its objects: (phrase, box float64[4] in pixels of the image), and a phrase of nothing
+    in it, where the source knows one (other sources know every name in the image)."""
 
     image: NDArray[np.uint8]
     objects: tuple[tuple[str, NDArray[np.float64]], ...]
+    absent: str | None = None
 
 
 Source = Callable[[int], Labelled]
@@ -49,6 +51,7 @@ class FeatureStore:
         self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:12]
         self.vlm, self.source, self.count = vlm, source, count
         self.objects: list[list[tuple[str, NDArray[np.float64]]]] = []
+        self.absent: list[str | None] = []
         self._shards: list[Any] = []
 
     def build(self) -> FeatureStore:
@@ -62,6 +65,7 @@ class FeatureStore:
             shard = safe_open(self._path(indices), framework="pt")
             facts = json.loads(shard.metadata()["objects"])  # type: ignore[no-untyped-call]
             self.objects += [[(name, np.array(box)) for name, box in image] for image in facts]
+            self.absent += json.loads(shard.metadata().get("absent", "[]")) or [None] * len(facts)  # type: ignore[no-untyped-call]
             self._shards.append(shard.get_slice("x_v"))  # type: ignore[no-untyped-call]
         return self
 
@@ -78,7 +82,7 @@ class FeatureStore:
         return self.folder / f"{indices.start:07d}-{indices.stop:07d}.safetensors"
 
     def _write(self, path: Path, indices: range) -> None:
-        tensors, facts = [], []
+        tensors, facts, absent = [], [], []
         for start in range(indices.start, indices.stop, CHUNK):
             images = [self.source(i) for i in range(start, min(start + CHUNK, indices.stop))]
             frames = [Frame.identity(*image.image.shape[1::-1]).resize(*self.vlm.size) for image in images]
@@ -86,8 +90,13 @@ class FeatureStore:
             tensors.append(self.vlm.features(pixels).to(torch.bfloat16).cpu())
             for image, frame in zip(images, frames, strict=True):
                 facts.append([(name, frame.to_model(box[None])[0].tolist()) for name, box in image.objects])
+                absent.append(image.absent)
         temporary = path.with_suffix(".tmp")
-        save_file({"x_v": torch.cat(tensors)}, temporary, metadata={"objects": json.dumps(facts)})
+        save_file(
+            {"x_v": torch.cat(tensors)},
+            temporary,
+            metadata={"objects": json.dumps(facts), "absent": json.dumps(absent)},
+        )
         temporary.replace(path)
 
 
