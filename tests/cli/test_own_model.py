@@ -94,7 +94,7 @@ def test_baselines_then_the_paper_s_table(build: Any, photo: Path, tmp_path: Pat
     results = json.loads((tmp_path / "tables" / "pin-2" / "table.json").read_text())
     (found,) = results["data"]
     assert set(found["rows"]) == {"centre", "text", "vpt", "vpt_encoder"}
-    assert "wherein train pin --out" in found["not run"]["pin"]
+    assert f"wherein train pin --model {model} --out" in found["not run"]["pin"]
     assert results["made"]["seed"] == 0 and results["made"]["prompt"] == " In the image is {phrase} located at"
 
 
@@ -104,6 +104,8 @@ def test_baselines_then_the_paper_s_table(build: Any, photo: Path, tmp_path: Pat
         (("train", "centre", "--out", "x"), "choose coop, lora, pin"),
         (("reproduce", "pin", "--data", "none"), "none"),
         (("reproduce", "heads", "--table", "x", "--data", "none"), "choose k, criteria"),
+        (("reproduce", "pin", "--table", "9", "--data", "none"), "no table 9"),
+        (("reproduce", "pin", "--baseline", "best", "--data", "none"), "no row 'best'"),
     ],
 )
 def test_what_there_is_not(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:

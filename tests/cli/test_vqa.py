@@ -69,7 +69,7 @@ def test_an_interrupted_command_continues(folder: Path) -> None:
     second.write_bytes(picture)
     (folder / "images" / "0.png").write_bytes(picture)  # another picture: it is not looked at again
     done = invoke(folder, "--json", str(out))
-    assert done.exit_code == 0 and "1 images are there already" in done.stderr
+    assert done.exit_code == 0 and "1 answers are there already" in done.stderr
     assert json.loads(out.read_text())["images"] == 2
 
 

@@ -44,7 +44,7 @@ def created(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeMethod]:
     )
     monkeypatch.setitem(sys.modules, "wherein.methods", methods)
     monkeypatch.setattr(wherein, "methods", methods, raising=False)
-    vlm = SimpleNamespace(name="fake", fingerprint="f", check_phrase=check_phrase)
+    vlm = SimpleNamespace(name="fake", fingerprint="f", dtype="float32", check_phrase=check_phrase)
     monkeypatch.setattr("wherein.vlm.load_vlm", lambda *_: vlm)
     return made
 

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from wherein.data import open_dataset, refuse
+from wherein.data import Dataset, open_dataset, refuse
 from wherein.errors import AdapterError, InputError
 from wherein.evaluation import page, select
 from wherein.evaluation.papers import HEADS, PIN_1
@@ -23,7 +23,7 @@ from wherein.evaluation.reproduction import Chosen, reproduce
 from wherein.grounding import Grounding
 from wherein.methods import adapter
 from wherein.methods.heads import HeadsConfig
-from wherein.methods.in_context import composites
+from wherein.methods.in_context import InContext, Random, composites
 
 BOXES = [[10, 10, 40, 40], [0, 0, 50, 20], [20, 5, 30, 25], [5, 5, 45, 45]]
 
@@ -145,6 +145,43 @@ def test_another_model_or_answerer_is_asked_anew(coco: Chosen, tmp_path: Path, s
     answers = Answers(0, config)
     call(table({"right": [answers]}), coco, tmp_path / "out", **settings)
     assert answers.asked == 4
+    before = Answers(0)
+    call(table({"right": [before]}), coco, tmp_path / "out", model="a")
+    assert before.asked == 0  # what was answered under the first settings is still there
+
+
+@pytest.mark.parametrize(
+    ("folder", "split", "key"),
+    [
+        ("refcoco", "val", "refcoco val"),
+        ("refcoco", "testA", "refcoco testa"),
+        ("refcoco+", "val", ""),
+        ("refcocog", "val", ""),
+        ("grefcoco", "val", ""),
+    ],
+)
+def test_a_split_of_refcoco_is_not_another_one(folder: str, split: str, key: str, tmp_path: Path) -> None:
+    path = tmp_path / folder / "refs.json"
+    dataset = Dataset("refcoco", folder, (path,), lambda complain: iter(()), False, split)
+    assert Chosen(dataset, "phrases", []).key == key
+
+
+def test_images_that_cannot_be_read_leave_nothing_to_print(coco: Chosen, tmp_path: Path) -> None:
+    for sample in coco.samples:
+        sample.path.write_bytes(b"no image")
+    heard: list[InputError] = []
+    with pytest.raises(InputError, match="could be asked about"):
+        reproduce(
+            table({"right": [Answers(0)]}),
+            coco,
+            tmp_path,
+            {},
+            baseline="right",
+            seed=0,
+            complain=heard.append,
+            track=lambda items, *_: items,
+        )
+    assert len(heard) == 4
 
 
 def test_an_interrupted_run_goes_on(coco: Chosen, tmp_path: Path) -> None:
@@ -192,10 +229,10 @@ def test_files(coco: Chosen, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "key"),
-    [("coco_small", "coco"), ("voc2007_mini", "voc"), ("lvis_v1_val", "lvis"), ("mine", "coco")],
+    [("coco_small", "coco"), ("voc2007_mini", "voc"), ("lvis_v1_val", "lvis"), ("mine", ""), ("advocate", "")],
 )
-def test_the_published_set_is_told_by_format_and_name(coco: Chosen, folder: str, key: str, tmp_path: Path) -> None:
-    """A set in COCO's format may be another one: its name says so."""
+def test_the_published_set_is_told_by_its_name(coco: Chosen, folder: str, key: str, tmp_path: Path) -> None:
+    """A set in COCO's format may be any: what it is called says what it is."""
     (tmp_path / "coco_small").rename(tmp_path / folder)
     dataset = open_dataset(tmp_path / folder)
     chosen = Chosen(dataset, "pin", select("pin", dataset))
@@ -213,7 +250,10 @@ def test_every_row_of_pin_s_first_table_on_the_tiny_model(tiny_vlm: Any, coco: C
     assert found["rows"]["random"]["runs"] == found["rows"]["in_context 2"]["runs"] == 10
     assert found["rows"]["random"]["deviation"]["miou"] > 0
     assert found["rows"]["random"]["published"]["miou"] == 0.12
-    assert "wherein train coop" in found["not run"]["coop"] and "default model" in found["not run"]["cam"]
+    assert (
+        "wherein train coop --model tiny --out" in found["not run"]["coop"]
+        and "default model" in found["not run"]["cam"]
+    )
 
 
 def test_tables_that_there_are_not(tiny_vlm: Any, save_heads_for: Callable[..., Path]) -> None:
@@ -229,8 +269,10 @@ def test_heads_tables_have_the_published_rows(tiny_vlm: Any, save_heads_for: Cal
 
 
 def test_identity_knows_settings_weights_and_examples(tiny_vlm: Any) -> None:
-    from wherein.methods.in_context import InContext
-
     assert identity(Answers(0, "a")) != identity(Answers(0, "b"))
     one, same, other = (InContext(tiny_vlm, composites(2, 64, seed)) for seed in (0, 0, 1))
     assert identity(one) == identity(same) != identity(other)
+    boxes = composites(3, 64, 0)
+    assert (
+        identity(Random(tiny_vlm, boxes)) == identity(Random(tiny_vlm, boxes)) != identity(Random(tiny_vlm, boxes, 1))
+    )

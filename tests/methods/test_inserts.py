@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -185,3 +186,28 @@ def test_lora_on_every_linear_layer_of_a_clip_vit_l() -> None:
         with torch.device("meta"):
             blocks = block(fused)
         assert 24 * sum(p.numel() for p in LowRank(LoraConfig(), blocks).parameters()) == count
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_threads_with_two_inserts_on_one_model_take_turns(
+    name: str, tiny_vlm: Any, tmp_path: Path, save_insert: Callable[..., Path], image: NDArray[np.uint8]
+) -> None:
+    """Each answers as if it were alone, the untouched model's `text` among them."""
+    one: Any = methods.create(name, tiny_vlm, save_insert(name, tiny_vlm))
+    weights = {key: value + 0.1 for key, value in one.insert.state_dict().items()}
+    other = adapter.save(tmp_path / "other", name, tiny_vlm, one.config.to_dict(), weights, "# b\n")
+    every = [one, methods.create(name, tiny_vlm, other), methods.create("text", tiny_vlm)]
+    alone = [[g.to_dict() for g in each.ground(image, PHRASES)] for each in every]
+    wrong: list[int] = []
+
+    def ask(i: int) -> None:
+        for _ in range(8):
+            if [g.to_dict() for g in every[i].ground(image, PHRASES)] != alone[i]:
+                wrong.append(i)
+
+    threads = [Thread(target=ask, args=(i,)) for i in range(len(every))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

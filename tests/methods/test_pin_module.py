@@ -110,7 +110,7 @@ def test_settings_from_a_file_are_checked(wrong: dict[str, Any]) -> None:
 
 
 def test_settings_come_back_and_missing_ones_are_named() -> None:
-    config = PinConfig(3, 4, 8, "gated", "2d", "00-99", 2.0, -1.5)
+    config = PinConfig(3, 4, 8, "gated", "2d", codec="00-99", absent_scale=2.0, absent_shift=-1.5)
     assert PinConfig.from_dict(config.to_dict()) == config
     with pytest.raises(AdapterError, match="feature_dim"):
         PinConfig.from_dict({"rows": 3, "columns": 4})

@@ -121,6 +121,15 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path, change: dict[st
         fit(Line(), replace(CONFIG, **change), tmp_path, resume=True)  # type: ignore[arg-type]
 
 
+def test_resuming_with_other_data_or_another_method_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(Line(stop_at=4), CONFIG, tmp_path, about={"method": "pin", "images": 64})
+    for about in ({"method": "vpt", "images": 64}, {"method": "pin", "images": 96}, None):
+        with pytest.raises(InputError, match="same settings"):
+            fit(Line(), CONFIG, tmp_path, resume=True, about=about)
+    fit(Line(), CONFIG, tmp_path, resume=True, about={"method": "pin", "images": 64})
+
+
 def test_the_rate() -> None:
     config = TrainConfig(steps=100, learning_rate=2.0, warmup=10, final=0.1)
     rates = [config.rate(step) for step in range(100)]

@@ -151,9 +151,9 @@ class Run:
         """
         from rich.console import Console
 
-        from wherein.evaluation import Journal, to_table
+        from wherein.evaluation import Journal, askable, to_table
 
-        samples = self._askable(vlm)
+        samples = askable(self.samples, vlm.check_phrase, self.complaints)
         made_by = {
             "wherein": version("wherein"),
             "protocol": self.protocol,
@@ -161,7 +161,7 @@ class Run:
             "split": self.dataset.split,
             "data": self.dataset.digest(),
             "methods": [one.name for one in methods],
-            "model": [vlm.name, vlm.fingerprint],
+            "model": [vlm.name, vlm.fingerprint, str(vlm.dtype)],
             **settings,
         }
         with Journal(self.path and self.path.with_suffix(".records.jsonl"), made_by) as journal:
@@ -173,22 +173,6 @@ class Run:
             if self.output == STDOUT:
                 print_json(results)
             self.complaints.judge(self.skip_bad, LEFT_OUT)
-
-    def _askable(self, vlm: FrozenVLM) -> list[Sample]:
-        """The samples without those that have a phrase which the model refuses."""
-        refused: dict[str, InputError] = {}
-        for phrase in {phrase for sample in self.samples for phrase in sample.phrases()}:
-            try:
-                vlm.check_phrase(phrase)
-            except InputError as error:
-                refused[phrase] = error
-        askable = []
-        for sample in self.samples:
-            bad = [refused[phrase] for phrase in sample.phrases() if phrase in refused]
-            for why in bad:
-                self.complaints(InputError(f"{sample.where or sample.path}: {why}"))
-            askable += [] if bad else [sample]
-        return askable
 
     def _write(self, outcomes: Sequence[Outcome], vlm: FrozenVLM, methods: Sequence[Grounder]) -> dict[str, Any]:
         """The figures, after writing the files that were asked for."""

@@ -120,6 +120,8 @@ def probe(
         if path is None:
             raise InputError("A remote model's answers are kept, so that none is paid for twice: give --json FILE.")
         remote = _endpoint(endpoint, model, tokens, key, side, per_minute, timeout, body)
+    if price is not None and min(price) < 0:
+        raise InputError(f"A price is at least 0, not {min(price):g}.")
     complaints = Complaints(lambda line: typer.echo(line, err=True))
     dataset = open_dataset(data, images, format, split)
     protocol = protocol_for(dataset, protocol)

@@ -6,14 +6,16 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wherein import pictures
-from wherein.cli.eval import LEFT_OUT, Data, Format, Limit, Protocol, Seed, SkipBad, Split
+from wherein.cli.eval import LEFT_OUT, Format, Limit, Protocol, SkipBad, Split
 from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
 from wherein.errors import InputError
 
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Run a paper's table and set its figures beside the published ones.")
 
+Sets = Annotated[
+    list[Path], typer.Option("--data", metavar="PATH", help="A data set: its folder, or its file; may be repeated.")
+]
 More = Annotated[list[Path] | None, typer.Argument(metavar="[DATA]...", help="Further data sets.", show_default=False)]
+Seed = Annotated[int, typer.Option(min=0, help="Of the bootstrap, and of the rows that draw at random.")]
 Out = Annotated[
     Path, typer.Option(metavar="DIR", help="Keeps the answers and the table (JSON, CSV, Markdown, picture).")
 ]
@@ -38,7 +44,7 @@ def _reproduce() -> None:
 
 @app.command("pin")
 def pin(
-    data: Data,
+    data: Sets,
     more: More = None,
     table: Annotated[int, typer.Option(help="1: every baseline; 2: on BLIP-2; 3: RefCOCO.")] = 1,
     adapters: Annotated[
@@ -60,19 +66,22 @@ def pin(
     size: Size = None,
 ) -> None:
     """Run PIN's table 1, 2 or 3 on labelled images. What an earlier call with the same settings answered is kept."""
-    from wherein.evaluation.parts import pin_table
+    from wherein.evaluation.parts import PIN_ROWS, pin_table
     from wherein.vlm import load_vlm
 
+    if table not in PIN_ROWS:
+        raise InputError(f"There is no table {table} of PIN: choose {', '.join(map(str, PIN_ROWS))}.")
+    _check_baseline(baseline, PIN_ROWS[table])
     if adapters is not None and not adapters.is_dir():
         raise InputError(f"{adapters} is not a folder: expected one that holds an adapter for each trained row.")
-    work = Work([data, *(more or [])], out / f"pin-{table}", baseline, format, protocol, split, limit, seed, skip_bad)
+    work = Work([*data, *(more or [])], out / f"pin-{table}", baseline, format, protocol, split, limit, seed, skip_bad)
     vlm = load_vlm(model, device, dtype, bits, size)
     work.run(vlm, pin_table(table, vlm, adapters, seed))
 
 
 @app.command("heads")
 def heads(
-    data: Data,
+    data: Sets,
     more: More = None,
     table: Annotated[str, typer.Option(help="k, criteria, sigma, kernel or reading.")] = "criteria",
     adapter: Adapter = None,
@@ -92,12 +101,17 @@ def heads(
 ) -> None:
     """Measure heads under other choices: how many (k), chosen how (criteria), smoothed (sigma, kernel), read how."""
     from wherein.evaluation.ablations import TABLES
+    from wherein.evaluation.papers import HEADS
     from wherein.evaluation.parts import heads_table
     from wherein.vlm import load_vlm
 
     if table not in TABLES:
         raise InputError(f"There is no table {table!r} of the heads: choose {', '.join(TABLES)}.")
-    work = Work([data, *(more or [])], out / f"heads-{table}", baseline, format, protocol, split, limit, seed, skip_bad)
+    if HEADS[table]:
+        _check_baseline(baseline, ("centre", *HEADS[table]))
+    work = Work(
+        [*data, *(more or [])], out / f"heads-{table}", baseline, format, protocol, split, limit, seed, skip_bad
+    )
     vlm = load_vlm(model, device, dtype, bits, size)
     work.run(vlm, heads_table(table, vlm, adapter))
 
@@ -129,6 +143,8 @@ class Work:
         except OSError as error:
             raise InputError(f"Cannot write to {folder}: {error.strerror}.") from error
         pictures.check_folder(folder)
+        if find_spec("matplotlib") is None:
+            raise InputError("The table's picture needs matplotlib: run pip install wherein[eval].")
         self.chosen: list[Chosen] = []
         for path in dict.fromkeys(data):
             dataset = open_dataset(path, None, format, split)
@@ -141,19 +157,20 @@ class Work:
         from rich.console import Console
         from rich.markdown import Markdown
 
-        from wherein.evaluation import page
+        from wherein.evaluation import askable, page
         from wherein.evaluation.reproduction import reproduce
 
         began = time.time()
-        settings = {"wherein": version("wherein"), "model": [vlm.name, vlm.fingerprint]}
+        settings = {"wherein": version("wherein"), "model": [vlm.name, vlm.fingerprint, str(vlm.dtype)]}
         found = []
         for chosen in self.chosen:
             place = self.folder / chosen.dataset.digest()[:12]
             place.mkdir(exist_ok=True)
+            samples = askable(chosen.samples, vlm.check_phrase, self.complaints)
             found.append(
                 reproduce(
                     table,
-                    chosen,
+                    replace(chosen, samples=samples),
                     place,
                     settings,
                     baseline=self.baseline,
@@ -176,6 +193,12 @@ class Work:
         Console(highlight=False).print(Markdown(page.to_markdown(results)))
         typer.echo(f"{', '.join(path.name for path in paths)} in {self.folder}")
         self.complaints.judge(self.skip_bad, LEFT_OUT)
+
+
+def _check_baseline(name: str, rows: Sequence[str]) -> None:
+    """Raise InputError unless there is such a row."""
+    if name not in rows:
+        raise InputError(f"There is no row {name!r} to compare with: choose {', '.join(rows)}.")
 
 
 def _track(items: Any, name: str, count: int) -> Any:

@@ -17,7 +17,7 @@ def train(
     images: Annotated[int, typer.Option(min=16, help="Composites to make (and encode once).")] = 6000,
     seed: Annotated[int, typer.Option(help="Of composites, order and initialisation.")] = 0,
     rate: Annotated[
-        float | None, typer.Option(min=0, metavar="RATE", help="Peak learning rate other than the preset's.")
+        float | None, typer.Option(min=1e-12, metavar="RATE", help="Peak learning rate other than the preset's.")
     ] = None,
     preset: Annotated[
         str, typer.Option(help="paper, the published recipe; default, for the built-in model; auto takes what fits.")

@@ -28,11 +28,16 @@ class Complaints:
     def __init__(self, tell: Callable[[str], None]) -> None:
         """`tell` is given a line for a person to read."""
         self.sentences: list[str] = []
+        self._known: set[str] = set()
         self._tell = tell
 
     def __call__(self, error: InputError) -> None:
-        """Keep a complaint."""
-        self.sentences.append(" ".join(str(error).split()))  # one line, whatever a file is called
+        """Keep a complaint, once."""
+        sentence = " ".join(str(error).split())  # one line, whatever a file is called
+        if sentence in self._known:
+            return
+        self._known.add(sentence)
+        self.sentences.append(sentence)
         if len(self.sentences) <= SHOWN:
             self._tell(self.sentences[-1])
 

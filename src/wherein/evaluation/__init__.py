@@ -1,7 +1,7 @@
 """Measuring methods on labelled images: protocols ask, metrics judge, reports and galleries show."""
 
 from wherein.evaluation.gallery import save_gallery
-from wherein.evaluation.protocols import PROTOCOLS, protocol_for, published, run, select
+from wherein.evaluation.protocols import PROTOCOLS, askable, protocol_for, published, run, select
 from wherein.evaluation.records import Journal, Outcome, Record
 from wherein.evaluation.report import summarise, to_markdown, to_table, write_json
 
@@ -10,6 +10,7 @@ __all__ = [
     "Journal",
     "Outcome",
     "Record",
+    "askable",
     "protocol_for",
     "published",
     "run",

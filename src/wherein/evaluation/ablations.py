@@ -55,11 +55,13 @@ class Shared:
 class Variant:
     """One row of a table, what `evaluation.protocols.run` asks: heads fixed or chosen for each phrase, read in one way.
 
-    choose: None for the heads of the settings.
+    choose: None for the heads of the settings · facts: what the choice depends on besides them.
     """
 
-    def __init__(self, name: str, shared: Shared, config: HeadsConfig, choose: Choose | None = None) -> None:
-        self.name, self.shared, self.choose = name, shared, choose
+    def __init__(
+        self, name: str, shared: Shared, config: HeadsConfig, choose: Choose | None = None, facts: str = ""
+    ) -> None:
+        self.name, self.shared, self.choose, self.facts = name, shared, choose, facts
         self.method = Heads(shared.method.vlm, config=config)
 
     def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
@@ -109,7 +111,7 @@ def _criteria(vlm: FrozenVLM, config: HeadsConfig, facts: dict[str, Any]) -> lis
         Variant("sum only, fixed", shared, fixed("sum only")),
         Variant("entropy only, greedy", shared, config, lambda _, seen: _best(spatial_entropy(seen), k)),
         Variant("entropy only, fixed", shared, fixed("entropy only")),
-        Variant("both, greedy", shared, config, lambda maps, seen: _best_kept(maps, seen, tau, k)),
+        Variant("both, greedy", shared, config, lambda maps, seen: _best_kept(maps, seen, tau, k), str(tau)),
         Variant("both, fixed", shared, config),
     ]
 

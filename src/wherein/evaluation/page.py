@@ -74,7 +74,7 @@ def _section(results: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[s
                 name,
                 *(_figure(row, figure) for figure in figures),
                 "{:.3f} - {:.3f}".format(*row["ci95"]),
-                *(_number(row["published"].get(figure), 2) for figure in figures),
+                *(f"{row['published'][figure]:g}" if figure in row["published"] else "-" for figure in figures),
                 "-" if first not in row["published"] else f"{row[first] - row['published'][first]:+.3f}",
                 against,
                 _number(row["invalid"], 3),

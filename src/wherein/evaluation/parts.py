@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,8 +13,10 @@ from wherein import methods
 from wherein.errors import AdapterError, InputError
 from wherein.evaluation import ablations, papers
 from wherein.evaluation.protocols import Grounder
+from wherein.methods.base import REGISTRY
 from wherein.methods.heads.method import known
 from wherein.methods.in_context import DRAWN, InContext, Random, composites
+from wherein.methods.insert import Inserted, built_in
 from wherein.vlm.base import FrozenVLM
 
 RUNS = 10  # of every row that draws at random, as in PIN's paper
@@ -63,6 +66,10 @@ _PIN: dict[int, tuple[str, papers.Published, tuple[str, ...], tuple[str, ...]]] 
 }
 
 
+PIN_ROWS = {number: rows for number, (_, _, rows, _) in _PIN.items()}
+"""The rows of each of PIN's tables."""
+
+
 def heads_table(name: str, vlm: FrozenVLM, adapter: str | None) -> Table:
     """A table of the heads' paper, its rows run together on each image, with the constant box.
 
@@ -102,16 +109,18 @@ def _runs(kind: str, shots: int, vlm: FrozenVLM, adapters: Path | None, seed: in
 
 
 def _adapter(row: str, vlm: FrozenVLM, adapters: Path | None) -> Path | None:
-    """The row's adapter, None for the one in the package."""
+    """The row's adapter; None for what is in the package, if the row is not trained or its adapter ships."""
     method = row.partition("_referral")[0]
-    if adapters is None or not methods.takes_adapter(method, vlm):
-        if method != row:
-            raise AdapterError(f"No adapter for {row} in the package: train it and name its folder with --adapters.")
-        return None
-    for place in (adapters / row, adapters / f"{row}.json"):
+    for place in () if adapters is None else (adapters / row, adapters / f"{row}.json"):
         if place.exists():
             return place
-    raise AdapterError(f"No adapter {adapters / row}: run wherein train {method} --out {adapters / row}.")
+    trained = issubclass(REGISTRY[method], Inserted)
+    if not trained or (adapters is None and method == row and built_in(method, vlm.name)):
+        return None
+    out = (adapters or Path("trained")) / row
+    command = shlex.join(["wherein", "train", method, "--model", vlm.name, "--out", str(out)])
+    more = "" if method == row else " (on composites of wherein compose --preset referral)"
+    raise AdapterError(f"No adapter {out}: run {command}{more}, and name its folder with --adapters {out.parent}.")
 
 
 def identity(answers: Any) -> str:
@@ -122,6 +131,9 @@ def identity(answers: Any) -> str:
     insert = getattr(method, "insert", None)
     for name, tensor in sorted({} if insert is None else insert.state_dict().items()):
         digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    digest.update(str(getattr(answers, "facts", "")).encode())
+    if isinstance(method, Random):
+        digest.update(method.boxes.tobytes() + str(method.seed).encode())
     for example in getattr(method, "examples", ()):
         digest.update(example.image.tobytes() + example.phrase.encode())
     return digest.hexdigest()[:16]

@@ -100,6 +100,28 @@ def select(
     return samples
 
 
+def askable(samples: Iterable[Sample], check: Callable[[str], None], complain: Complain) -> list[Sample]:
+    """The samples without those that have a phrase which `check`, a model's, refuses; `complain` is told.
+
+    Raises:
+        InputError: as `complain` decides.
+    """
+    kept: list[Sample] = []
+    refused: dict[str, InputError | None] = {}
+    for sample in samples:
+        for phrase in set(sample.phrases()) - set(refused):
+            refused[phrase] = None
+            try:
+                check(phrase)
+            except InputError as error:
+                refused[phrase] = error
+        bad = [why for phrase in sample.phrases() if (why := refused[phrase])]
+        for why in bad:
+            complain(InputError(f"{_place(sample)}: {why}"))
+        kept += [] if bad else [sample]
+    return kept
+
+
 def run(
     samples: Iterable[Sample], methods: Sequence[Grounder], journal: Journal, complain: Complain = refuse
 ) -> Iterator[list[Outcome]]:

@@ -6,9 +6,12 @@ A row that is run several times counts with the mean of its runs; its interval i
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,6 @@ from wherein.evaluation.records import Journal, Outcome
 FIGURES = ("miou", "miou_m", "miou_l", "p@0.3", "p@0.5", "ciou")
 """What is worked out of every row; `ciou` of data with masks only."""
 
-_KINDS = ("refcoco", "lvis", "voc", "coco")  # the first that fits, since "refcoco" holds "coco"
 Track = Callable[[Any, str, int], Any]
 """Shows the progress of an iterable: (it, what it is, how long it is) -> the iterable."""
 
@@ -40,14 +42,16 @@ class Chosen:
 
     @property
     def key(self) -> str:
-        """Under which name the papers print a set of this kind: "coco", "voc", "lvis", "refcoco", or none of them.
+        """Under which name the papers print it: "coco", "voc", "lvis", "refcoco val" or "refcoco testa"; "" for others.
 
-        Other sets than COCO are often kept in its format: then the name of the set or of its folder says so.
+        What a set is called and where it lies decides, not its format: a user's own set may have COCO's.
         """
-        if self.dataset.format in _KINDS and self.dataset.format != "coco":
-            return self.dataset.format
-        named = f"{self.dataset.name} {self.dataset.files[0].resolve().parent.name}".lower()
-        return next((kind for kind in _KINDS if kind in named), "coco" if self.dataset.format == "coco" else "")
+        called = f"{self.dataset.name} {self.dataset.files[0].resolve().parent.name}".lower()
+        if self.dataset.format == "refcoco":
+            split = str(self.dataset.split).lower()
+            return f"refcoco {split}" if re.search(r"(?<![a-z])refcoco(?![a-z+])", called) else ""
+        found = re.search(r"(?<![a-z])(lvis|voc|coco)(?![a-z])|(val2017|train2017)", called)
+        return "" if found is None else found[1] or "coco"
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def reproduce(
         "protocol": chosen.protocol,
         "split": chosen.dataset.split,
         "digest": chosen.dataset.digest(),
-        "images": len(chosen.samples),
+        "images": 0 if first is None else len(set(first.images)),
         "n": 0 if first is None else len(first.images),
         "rows": rows,
         "not run": refused,
@@ -148,9 +152,12 @@ def _run(
         "answerers": {one.name: identity(one.answers) for one in every},
     }
     name = part.rows[0] if len(part.rows) == 1 else "rows"
-    with Journal(folder / f"{name.replace(' ', '_')}.records.jsonl", made_by, keep=True) as journal:
+    digest = sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:8]  # other settings are another file
+    with Journal(folder / f"{name.replace(' ', '_')}-{digest}.records.jsonl", made_by, keep=True) as journal:
         asked = track(run(chosen.samples, every, journal, complain), name, len(chosen.samples))
         outcomes = [outcome for outcomes in asked for outcome in outcomes]
+    if not outcomes:
+        raise InputError(f"No image of {chosen.dataset.files[0]} could be asked about.")
     return {row: _row([[each for each in outcomes if each.method == one.name] for one in runs[row]]) for row in runs}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -123,11 +124,11 @@ class Inserted(Method):
         if adapter is not None:
             self._bind(vlm, adapter)
             return
-        weights = files("wherein.methods").joinpath(self.name, "weights")
-        if not weights.is_dir() or vlm.name not in {folder.name for folder in weights.iterdir()}:  # it may be any path
+        place = built_in(self.name, vlm.name)
+        if place is None:
             raise AdapterError(f"No {self.name} is built in for {vlm.name}: name one with --adapter, or train it.")
-        with as_file(weights.joinpath(vlm.name)) as built_in:
-            self._bind(vlm, built_in)
+        with as_file(place) as folder:
+            self._bind(vlm, folder)
 
     @classmethod
     @abstractmethod
@@ -165,7 +166,7 @@ class Inserted(Method):
     ) -> list[Grounding]:
         """The box the VLM writes for each phrase; all phrases share one run of the encoder and of the prefix."""
         pixels, (frame,) = self.vlm.prepare([image])
-        with torch.inference_mode():
+        with self.vlm.lock, torch.inference_mode():
             x_v = self.insert.encode(self.vlm, pixels)
             with self.install(frame):
                 prefix = self.vlm.prefix(x_v, [frame])
@@ -195,6 +196,13 @@ class Inserted(Method):
         p = min(max(answer.refusal, 1e-9), 1 - 1e-9)
         logit = math.log(p / (1 - p))
         return float(expit(self.config.absent_scale * logit + self.config.absent_shift))
+
+
+def built_in(method: str, model: str) -> Traversable | None:
+    """The adapter of a method that ships for the model of this name, which may be any path of the user's."""
+    weights = files("wherein.methods").joinpath(method, "weights")
+    known = {folder.name: folder for folder in weights.iterdir()} if weights.is_dir() else {}
+    return known.get(model)
 
 
 def ask(

@@ -88,11 +88,11 @@ def train(
     held_source = composed(other, grounds, vlm.size[0], seed + 1_000_003, AUGMENTED)
     held_out = FeatureStore(cache, vlm, held_source, HELD_OUT, {**about, "split": "held out"}).build()
     task = BoxTask(vlm, insert, recipe, train_store, held_out, names, seed)
-    schedule = TrainConfig(steps, rate or kind.rates[preset], final=recipe.final, seed=seed)
-    figures = fit(task, schedule, out, resume)
+    schedule = TrainConfig(steps, kind.rates[preset] if rate is None else rate, final=recipe.final, seed=seed)
+    public = {key: value.name if isinstance(value, Path) else value for key, value in about.items()}
+    figures = fit(task, schedule, out, resume, {"method": method, "preset": preset, "images": images, **public})
     scale, shift, balanced = calibrate(task, other.names, seed) if recipe.absent else NEVER
     settings = {**insert.config.to_dict(), "absent_scale": scale, "absent_shift": shift}
-    public = {key: value.name if isinstance(value, Path) else value for key, value in about.items()}
     figures = {**figures, **task.evaluate(steps, out / "pictures", HELD_OUT), "absent_balanced_accuracy": balanced}
     adapter.save(
         out,

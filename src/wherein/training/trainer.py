@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
@@ -61,8 +61,12 @@ class Task(Protocol):
         """Figures on held-out data; pictures worth a look go into `folder`."""
 
 
-def fit(task: Task, config: TrainConfig, out: Path, resume: bool = False) -> dict[str, float]:
+def fit(
+    task: Task, config: TrainConfig, out: Path, resume: bool = False, about: Mapping[str, Any] | None = None
+) -> dict[str, float]:
     """Train `task.module`; returns the last figures, among them `loss`, the mean of the last 50 steps.
+
+    `about`: what else must be the same for a run to go on (method, data), JSON-ready.
 
     Raises InputError when `out` holds an unfinished run and `resume` is not set, or a run of other settings.
     """
@@ -71,7 +75,8 @@ def fit(task: Task, config: TrainConfig, out: Path, resume: bool = False) -> dic
     parameters = dict(task.module.named_parameters())
     optimiser = torch.optim.Adam(parameters.values(), lr=config.learning_rate)
     out.mkdir(parents=True, exist_ok=True)
-    first, recent = _restore(task.module, optimiser, config, out, resume)
+    settings = {**asdict(config), **(about or {})}
+    first, recent = _restore(task.module, optimiser, settings, out, resume)
     figures: dict[str, float] = {}
     bar = Progress(
         TextColumn("{task.description}"),
@@ -92,7 +97,7 @@ def fit(task: Task, config: TrainConfig, out: Path, resume: bool = False) -> dic
                     writer.add_scalar(name, value, done)
                 _log(out, {"step": done, "loss": round(mean, 4), **figures})
             if done % config.save_every == 0 or done == config.steps:
-                _save(task.module, optimiser, config, out, done, recent)
+                _save(task.module, optimiser, settings, out, done, recent)
             shown = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
             bar.update(line, completed=done, description=f"loss {mean:.3f} {shown}")
     return {"loss": sum(recent) / len(recent), **figures}
@@ -117,7 +122,12 @@ def _log(out: Path, row: Mapping[str, float]) -> None:
 
 
 def _save(
-    module: nn.Module, optimiser: torch.optim.Adam, config: TrainConfig, out: Path, step: int, recent: list[float]
+    module: nn.Module,
+    optimiser: torch.optim.Adam,
+    settings: dict[str, Any],
+    out: Path,
+    step: int,
+    recent: list[float],
 ) -> None:
     """Write checkpoint-<step> and drop all but the newest."""
     tensors = {f"module.{name}": p.detach() for name, p in module.named_parameters()}
@@ -128,7 +138,7 @@ def _save(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / "state.safetensors")
-    (temporary / "state.json").write_text(json.dumps({"step": step, "recent": recent, "config": asdict(config)}))
+    (temporary / "state.json").write_text(json.dumps({"step": step, "recent": recent, "config": settings}))
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
     for old in checkpoints(out)[:-KEPT]:
@@ -141,7 +151,7 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def _restore(
-    module: nn.Module, optimiser: torch.optim.Adam, config: TrainConfig, out: Path, resume: bool
+    module: nn.Module, optimiser: torch.optim.Adam, settings: dict[str, Any], out: Path, resume: bool
 ) -> tuple[int, list[float]]:
     """Load the newest checkpoint if there is one; (steps done, recent losses)."""
     found = checkpoints(out)
@@ -150,10 +160,8 @@ def _restore(
     if not resume:
         raise InputError(f"{out} holds {found[-1].name}: add --resume to go on with it, or choose another --out.")
     state = json.loads((found[-1] / "state.json").read_text())
-    if state["config"] != asdict(config):
-        raise InputError(
-            f"{found[-1]} was made with {state['config']}, not {asdict(config)}: resume with the same settings."
-        )
+    if state["config"] != settings:
+        raise InputError(f"{found[-1]} was made with {state['config']}, not {settings}: resume with the same settings.")
     tensors = load_file(found[-1] / "state.safetensors")
     with torch.no_grad():
         for name, p in module.named_parameters():

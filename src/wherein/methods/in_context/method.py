@@ -56,9 +56,9 @@ class InContext(Method):
     ) -> list[Grounding]:
         """Ask for each phrase in the words of the examples."""
         pixels, frames = self.vlm.prepare([image])
-        with torch.inference_mode():
+        with self.vlm.lock, torch.inference_mode():
             prefix = self.vlm.prefix(self.vlm.features(pixels), frames, before=self._shown)
-        return answers(self.vlm, prefix, frames[0], phrases, stop=END)
+            return answers(self.vlm, prefix, frames[0], phrases, stop=END)
 
 
 @register

@@ -49,6 +49,8 @@ class LowRank(Insert):
         except ImportError as error:
             raise InputError("The method lora needs peft: run pip install wherein[train].") from error
         own = {name: module for name, module in blocks.named_modules() if _linear(module)}
+        if not own:
+            raise InputError("This vision encoder has no plain linear layer for LoRA: load the model without --bits.")
         settings = PeftConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=0.0, target_modules=list(own))
         inject_adapter_in_model(settings, blocks)
         del blocks.peft_config  # a note of peft's that the encoder is changed for good, which it is not

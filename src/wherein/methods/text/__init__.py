@@ -31,9 +31,9 @@ class Text(Method):
     ) -> list[Grounding]:
         """Ask for each phrase in the words an unlocked model is asked in; what the model answers may be a box."""
         pixels, frames = self.vlm.prepare([image])
-        with torch.inference_mode():
+        with self.vlm.lock, torch.inference_mode():
             prefix = self.vlm.prefix(self.vlm.features(pixels), frames)
-        return answers(self.vlm, prefix, frames[0], phrases)
+            return answers(self.vlm, prefix, frames[0], phrases)
 
 
 def answers(vlm: FrozenVLM, prefix: Prefix, frame: Frame, phrases: Sequence[str], stop: str = "") -> list[Grounding]:

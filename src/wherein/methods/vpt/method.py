@@ -110,6 +110,8 @@ class VptEncoder(Inserted):
     @classmethod
     def begin(cls, vlm: FrozenVLM, preset: str = "default") -> FurtherPatches:
         """Random tokens, near zero. Raises InputError for an encoder that does not take them."""
+        if "encoder_tokens" not in vlm.seams.names:
+            raise InputError(f"The vision encoder of {vlm.name} is no transformer: it cannot have vpt_encoder.")
         seen: list[Tensor] = []
         pixels, _ = vlm.prepare([np.zeros((*vlm.size[::-1], 3), np.uint8)])
         with torch.no_grad(), vlm.seam("encoder_tokens", seen.append):
