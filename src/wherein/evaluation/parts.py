@@ -55,7 +55,7 @@ def pin_table(number: int, vlm: FrozenVLM, adapters: Path | None, seed: int) -> 
         raise InputError(f"There is no table {number} of PIN: choose {', '.join(map(str, _PIN))}.")
     title, published, rows, figures = _PIN[number]
     parts = tuple(_part(row, vlm, adapters, seed) for row in rows)
-    return Table(f"PIN, table {number}: {title}", parts, published, figures)
+    return Table(f"PIN, table {number} (published with {title})", parts, published, figures)
 
 
 _SIZES = ("miou", "miou_m", "miou_l")
