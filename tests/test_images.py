@@ -98,6 +98,7 @@ def frames(kind: str, **options: object) -> bytes:
         pytest.param(encoded(Image.new("L", (1, 1), 7)), [[7] * 3], id="grey"),
         pytest.param(encoded(Image.new("1", (1, 1), 1)), [WHITE], id="1 bit"),
         pytest.param(grey16("PNG"), [[0] * 3, WHITE, [128] * 3], id="16 bit PNG"),
+        pytest.param(grey16("PNG", transparency=0), [WHITE, WHITE, [128] * 3], id="16 bit PNG with a transparent grey"),
         pytest.param(grey16("TIFF"), [[0] * 3, WHITE, [128] * 3], id="16 bit TIFF"),
         pytest.param(grey16("TIFF", compression="tiff_lzw"), [[0] * 3, WHITE, [128] * 3], id="16 bit TIFF LZW"),
         pytest.param(encoded(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "TIFF"), [RED], id="CMYK TIFF"),
@@ -113,6 +114,24 @@ def test_every_mode_becomes_rgb(data: bytes, row: list) -> None:
     got = load(data)
     assert got.dtype == np.uint8 and got.flags["C_CONTIGUOUS"] and got.flags["WRITEABLE"]
     assert np.abs(got[0].astype(int) - row).max() <= 2  # JPEG is not exact
+
+
+@pytest.mark.parametrize(
+    ("source", "row"),
+    [
+        (np.uint8([[[255, 0, 0, 7]]]), [[255, 0, 0, 7]]),
+        (np.uint8([[RED]]), [[*RED, 255]]),
+        (np.uint8([[9]]), [[9, 9, 9, 255]]),
+        (Image.new("RGBA", (1, 1), (255, 0, 0, 51)), [[255, 0, 0, 51]]),
+        (palette(0), [[*RED, 0], [*BLUE, 255]]),
+        (encoded(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "TIFF"), [[*RED, 255]]),
+        (grey16("PNG"), [[0, 0, 0, 255], [255] * 4, [128, 128, 128, 255]]),
+        (grey16("PNG", transparency=32768), [[0, 0, 0, 255], [255] * 4, [128, 128, 128, 0]]),
+    ],
+)
+def test_alpha_may_be_kept(source: object, row: list) -> None:
+    got = load(source, alpha=True)
+    assert got.dtype == np.uint8 and got[0].tolist() == row
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", *AVIF])

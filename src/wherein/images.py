@@ -41,28 +41,31 @@ _EXIF_ORIENTATION = 0x0112
 _pillow_limit = threading.Lock()
 
 
-def load(source: str | Path | bytes | Image.Image | NDArray[Any], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def load(
+    source: str | Path | bytes | Image.Image | NDArray[Any], max_pixels: int = MAX_PIXELS, *, alpha: bool = False
+) -> NDArray[np.uint8]:
     """The image as uint8[H, W, 3]: RGB, upright (EXIF), transparency on white, the first frame of an animation.
 
     Args:
         source: path of an image file, the bytes of one, a Pillow image (its current frame), or a uint8 array
             [H, W] grey, [H, W, 3] RGB or [H, W, 4] RGBA. An RGB array is returned as it is, not copied.
         max_pixels: images with more pixels than this are refused before they are decoded.
+        alpha: give uint8[H, W, 4], RGBA, instead; opaque where the image has no transparency.
 
     Raises:
         ImageError: missing, empty, damaged, too large, not an image, a URL (none is ever followed), or pixels
             without a defined 8-bit meaning (floats, 32-bit greys, an array of another type or shape).
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source, max_pixels)
+        return _from_array(source, max_pixels, alpha)
     if isinstance(source, Image.Image):
         with _decoding("the given image"):
             _check_size(source, "the given image", max_pixels)
-            return _to_rgb(source, "the given image")
+            return _to_array(source, "the given image", alpha)
     if isinstance(source, bytes):
-        return _from_stream(io.BytesIO(source), "the given data", max_pixels)
+        return _from_stream(io.BytesIO(source), "the given data", max_pixels, alpha)
     if isinstance(source, str | Path):
-        return _from_path(source, max_pixels)
+        return _from_path(source, max_pixels, alpha)
     raise ImageError(f"an image must be a path, bytes, a Pillow image or an array, not {type(source).__name__}")
 
 
@@ -82,7 +85,7 @@ def list_images(folder: Path) -> list[Path]:
     return found
 
 
-def _from_path(source: str | Path, max_pixels: int) -> NDArray[np.uint8]:
+def _from_path(source: str | Path, max_pixels: int, alpha: bool) -> NDArray[np.uint8]:
     name = f"image {source!s:.200}"  # cut: base64 text is sometimes given by mistake
     if "://" in str(source):
         raise ImageError(f"{name} is a URL, and none is ever followed; download it and give the path of the file")
@@ -94,28 +97,28 @@ def _from_path(source: str | Path, max_pixels: int) -> NDArray[np.uint8]:
     except OSError as error:
         raise ImageError(f"{name} cannot be opened: {error.strerror}") from error
     with stream:
-        return _from_stream(stream, name, max_pixels)
+        return _from_stream(stream, name, max_pixels, alpha)
 
 
-def _from_stream(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[np.uint8]:
+def _from_stream(stream: IO[bytes], name: str, max_pixels: int, alpha: bool) -> NDArray[np.uint8]:
     if not stream.read(1):
         raise ImageError(f"{name} is empty (0 bytes)")
     with _decoding(name), _open_header(stream, name, max_pixels) as image:
         _check_size(image, name, max_pixels)
-        return _to_rgb(image, name)
+        return _to_array(image, name, alpha)
 
 
-def _from_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
+def _from_array(array: NDArray[Any], max_pixels: int, alpha: bool) -> NDArray[np.uint8]:
     shape = f"{array.dtype}{list(array.shape)}"
     if array.dtype != np.uint8:
         raise ImageError(f"an image array must be uint8 with values 0..255, not {shape}; scale and convert it first")
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)) or array.size == 0:
         raise ImageError(f"an image array must be uint8[H, W], [H, W, 3] or [H, W, 4], not {shape}")
-    if array.shape[2:] == (3,):
+    if array.shape[2:] == (3,) and not alpha:
         if array.shape[0] * array.shape[1] > max_pixels:
             raise _too_large("the given array", array.shape[1], array.shape[0], max_pixels)
         return np.ascontiguousarray(array)
-    return load(Image.fromarray(array), max_pixels)
+    return load(Image.fromarray(array), max_pixels, alpha=alpha)
 
 
 def _open_header(stream: IO[bytes], name: str, max_pixels: int) -> Image.Image:
@@ -158,17 +161,26 @@ def _decoding(name: str) -> Iterator[None]:
         raise ImageError(f"{name} is damaged or cut short and cannot be decoded ({error})") from error
 
 
-def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
+def _to_array(image: Image.Image, name: str, alpha: bool) -> NDArray[np.uint8]:
     image.load()
     orientation = image.getexif().get(_EXIF_ORIENTATION)
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
     if image.mode.startswith("I;16"):
-        grey = (np.asarray(image).astype(np.uint32) + 128) // 257  # 65535 -> 255, rounded
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        image = _to_8_bits(image)
     if image.mode in ("I", "F"):
         raise ImageError(f"{name} holds 32-bit greys, whose range is not known; convert it to 8 bits first")
-    if image.has_transparency_data:
+    if not image.has_transparency_data:
+        image = image.convert("RGB")
+    elif not alpha:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+    return np.array(image.convert("RGBA" if alpha else "RGB"))
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """16-bit greys as 8-bit ones with alpha; Pillow would clip them, and lose which grey is transparent."""
+    values = np.asarray(image)
+    grey = (values.astype(np.uint32) + 128) // 257  # 65535 -> 255, rounded
+    alpha = np.where(values == image.info.get("transparency", -1), 0, 255)
+    return Image.fromarray(np.dstack([grey, alpha]).astype(np.uint8))

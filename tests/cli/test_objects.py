@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from wherein.cli.objects import app
 from wherein.errors import InputError
 from wherein.synth import Backgrounds, ObjectBank
+from wherein.synth.journal import locked
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,24 @@ def test_cut_takes_what_is_usable_and_ends_with_an_error(here: Path) -> None:
     assert len(ObjectBank.from_folder("fine")) == 2
 
 
+def test_cut_leaves_the_originals_alone(here: Path) -> None:
+    cutout(here / "mine/cutouts/bolt/a.png")
+    before = (here / "mine/cutouts/bolt/a.png").read_bytes()
+    for folder in ("mine/cutouts", "mine/cutouts/../cutouts"):
+        done = run("cut", folder, "--out", "mine")
+        assert isinstance(done.exception, InputError) and "written over" in str(done.exception)
+    assert (here / "mine/cutouts/bolt/a.png").read_bytes() == before
+
+
+def test_two_jobs_do_not_write_to_one_folder(here: Path) -> None:
+    cutout(here / "own/lamp/a.png")
+    (here / "names.txt").write_text("lamp")
+    with locked(here / "x"):
+        for arguments in (["cut", "own"], ["make", "--names", "names.txt"]):
+            done = run(*arguments, "--out", "x")
+            assert isinstance(done.exception, InputError) and "Another process" in str(done.exception)
+
+
 def test_backgrounds_are_copied_where_clip_sees_no_object(tiny: dict[str, str], here: Path) -> None:
     (here / "names.txt").write_text("tea_pot\n")
     (here / "grounds").mkdir()
@@ -101,6 +120,10 @@ def test_backgrounds_are_copied_where_clip_sees_no_object(tiny: dict[str, str], 
         (["cut", "own", "--out", "x", "--segmenter", "clipseg=a", "--segmenter", "sam=b"], "--clip"),
         (["cut", "own", "--out", "x", "--segmenter", "sam=b"], "clipseg"),
         (["cut", "own", "--out", "x", "--at-least", "2"], "--at-least"),
+        (["cut", "own", "--out", "x", "--min-clip", "nan"], "--min-clip is nan"),
+        (["cut", "own", "--out", "x", "--tolerance", "inf"], "--tolerance is inf"),
+        (["make", "--names", "names.txt", "--out", "x", "--guidance", "inf"], "--guidance is inf"),
+        (["backgrounds", "own", "--names", "names.txt", "--out", "x", "--max-clip", "nan"], "--max-clip is nan"),
         (["backgrounds", "none", "--names", "names.txt", "--out", "x"], "none is not a folder"),
         (["backgrounds", "own", "--names", "names.txt", "--out", "own/x"], "another folder"),
         (["backgrounds", "own", "--names", "names.txt", "--out", "x", "--clip", "nobody/x"], "nobody/x"),

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wherein import images
 from wherein.errors import ImageError, InputError
 from wherein.synth import Cutout, ObjectBank
-from wherein.synth.objects import load_rgba
 
 
 def png(alpha: int = 255) -> bytes:
@@ -76,6 +76,40 @@ def test_a_folder_with_an_index(tmp_path: Path) -> None:
         ObjectBank.from_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"name": 5}, "is no list of cut-outs"),
+        ({"source": None}, "is no list of cut-outs"),
+        ({"photographic": "yes"}, "is no list of cut-outs"),
+        ({"name": ""}, "A name in .*index.json is ''"),
+        ({"name": "a\x1b[31m"}, "A name in .*index.json"),
+        (None, "lists no cut-outs"),
+    ],
+)
+def test_a_strange_index_is_one_sentence(change: dict[str, object] | None, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(png())
+    row = {"file": "0.png", "name": "lamp", "source": "mine", "licence": "CC0", "photographic": True}
+    (tmp_path / "index.json").write_text(json.dumps([] if change is None else [{**row, **change}]))
+    with pytest.raises(InputError, match=sentence):
+        ObjectBank.from_folder(tmp_path)
+
+
+def test_names_are_made_tidy_and_what_is_hidden_is_no_cutout(tmp_path: Path) -> None:
+    for file in ("Tea_Pot/a.png", "tea  pot/b.png", "bow_(weapon)/a.png", "lamp/._a.png", ".trash/x.png", "lamp/a.png"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(png())
+    bank = ObjectBank.from_folder(tmp_path)
+    assert bank.names == ("bow", "lamp", "tea pot") and len(bank) == 4
+    row = {"file": "lamp/a.png", "name": "Desk\nLamp", "source": "mine", "licence": "CC0", "photographic": True}
+    (tmp_path / "index.json").write_text(json.dumps([row]))
+    assert ObjectBank.from_folder(tmp_path).names == ("desk lamp",)
+    (tmp_path / "index.json").unlink()
+    (tmp_path / "lamp").rename(tmp_path / "a#b")
+    with pytest.raises(InputError, match="The folder .*a#b"):
+        ObjectBank.from_folder(tmp_path)
+
+
 def test_an_index_stays_in_its_folder(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(png())
     (tmp_path / "bank").mkdir()
@@ -103,10 +137,21 @@ def test_a_picture_is_loaded_upright_with_its_alpha() -> None:
     exif[0x0112] = 6  # to be turned by a quarter
     picture = np.random.default_rng(0).integers(0, 256, (2, 3, 4), np.uint8)
     Image.fromarray(picture).save(stream, "PNG", exif=exif)
-    np.testing.assert_array_equal(load_rgba(stream.getvalue()), np.rot90(picture, -1))
+    np.testing.assert_array_equal(images.load(stream.getvalue(), alpha=True), np.rot90(picture, -1))
     stream = io.BytesIO()
     Image.fromarray(picture[..., :3]).save(stream, "PNG")
-    np.testing.assert_array_equal(load_rgba(stream.getvalue())[..., 3], 255)
+    np.testing.assert_array_equal(images.load(stream.getvalue(), alpha=True)[..., 3], 255)
+
+
+def test_metadata_that_cannot_be_written_again_is_no_reason_to_refuse_a_cutout() -> None:
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "x" * 20
+    broken = exif.tobytes().replace(b"\x01\x0e\0\x02", b"\x01\x00\0\x02")  # a text as the width, a number
+    assert broken != exif.tobytes()
+    picture = np.random.default_rng(0).integers(0, 256, (2, 3, 4), np.uint8)
+    Image.fromarray(picture).save(stream, "PNG", exif=broken)
+    cutout = Cutout("lamp", stream.getvalue(), "mine", "CC0", False)
+    np.testing.assert_array_equal(cutout.rgba, np.rot90(picture, -1))
 
 
 def test_the_limits_of_images_hold_for_cutouts_too(monkeypatch: pytest.MonkeyPatch) -> None:

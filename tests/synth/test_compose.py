@@ -249,3 +249,10 @@ def test_soft_edges_fade_inwards() -> None:
         size[soft] = (made.objects[0].box[2:] - made.objects[0].box[:2]).max(), len(np.unique(grey)), grey.max()
     assert size[0.0] == (100, 2, 200)
     assert 96 <= size[4.0][0] <= 100 and size[4.0][1] > 4 and size[4.0][2] == 200
+
+
+def test_a_grid_needs_a_name_for_each_object(bars: ObjectBank) -> None:
+    few = ObjectBank(list(bars)[:4])
+    with pytest.raises(InputError, match="has 2 of them: give cut-outs of more names"):
+        compose(plain(9, 64), few, np.random.default_rng(0), GRID)
+    assert 1 <= len(compose(plain(9, 64), few, np.random.default_rng(0), PAPER).objects) <= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,10 +23,10 @@ from wherein.synth.background_filter import filter_backgrounds
 from wherein.synth.choosing import Rule, choose
 from wherein.synth.clip import Clip
 from wherein.synth.contact_sheet import sheet
-from wherein.synth.cutting import Cutter
+from wherein.synth.cutting import Cut, Cutter
 from wherein.synth.diffusion import Diffusion, seed_of
 from wherein.synth.foreground import ClipSeg
-from wherein.synth.journal import Journal
+from wherein.synth.journal import Journal, locked
 from wherein.synth.making import Item, Outcome, cut_pictures, draw_pictures
 from wherein.synth.object_report import finish
 from wherein.synth.own import find_pictures
@@ -165,6 +166,21 @@ def test_cutting_goes_on_where_it_was_killed(diffusion: Diffusion, cutter: Cutte
     assert again.count == 10
 
 
+def test_a_cutout_that_other_settings_wrote_over_is_cut_again(tmp_path: Path) -> None:
+    save(tmp_path / "own/lamp/a.png", 255)
+    items, _ = find_pictures(tmp_path / "own", "")
+
+    def cut(side: int) -> Outcome:
+        made = Cut(np.full((side, side, 4), 255, np.uint8), f"by {side}", side / 100, None)
+        cutter: Any = SimpleNamespace(cut=lambda picture, name: made)
+        (outcome,) = cut_pictures(items, tmp_path, lambda: cutter, settings={"side": side})
+        return outcome
+
+    for side in (5, 9, 5):
+        outcome = cut(side)
+        assert outcome.segmenter == f"by {side}" and Image.open(tmp_path / str(outcome.file)).width == side
+
+
 class Counted:
     """Loads a cutter that counts its pictures, and is killed after some."""
 
@@ -254,6 +270,33 @@ def test_a_folder_without_pictures_is_one_sentence(tmp_path: Path) -> None:
     assert len(items) == 1 and "make them one" in complaints[0]
 
 
+def test_two_pictures_do_not_share_a_cutout(tmp_path: Path) -> None:
+    save(tmp_path / "lamp/a.jpg.png", half())
+    Image.new("RGB", (40, 30)).save(tmp_path / "lamp/a.jpg")
+    save(tmp_path / "lamp/b.png", half())
+    items, (complaint,) = find_pictures(tmp_path, "")
+    assert [item.key for item in items] == ["lamp/a.jpg", "lamp/b.png"]
+    assert "a.jpg and" in complaint and "rename one" in complaint
+
+
+def test_names_of_files_that_are_not_utf8_go_through(tmp_path: Path) -> None:
+    own, out = tmp_path / "own", tmp_path / "out"
+    save(own / "lamp/a.png", half())
+    try:
+        (own / "lamp/a.png").rename(own / "lamp" / os.fsdecode(b"\xff.png"))
+        (own / os.fsdecode(b"b\xff")).mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    save(own / os.fsdecode(b"b\xff") / "a.png", half())
+    items, complaints = find_pictures(own, "CC0")
+    outcomes = cut_pictures(items, out, lambda: None, settings={})
+    assert cut_pictures(items, out, lambda: None, settings={}) == outcomes
+    report = finish(outcomes, out, Rule(at_least=1), {}, complaints=complaints)
+    assert report["cutouts"] == 1 == len(report["unusable"])
+    (cutout,) = ObjectBank.from_folder(out)
+    assert cutout.rgba.shape == (10, 20, 4) and cutout.source == os.fsdecode(b"lamp/\xff.png")
+
+
 def outcome(name: str, score: float | None, why: str | None = None) -> Outcome:
     item = Item(name, f"{name}/{score}.png", None, "", "", "")
     return Outcome(item, None if why else f"{score}.png", why, "clipseg", 0.5, score)
@@ -300,13 +343,75 @@ def test_backgrounds_that_show_an_object_go(tmp_path: Path) -> None:
 
     clip: Any = SimpleNamespace(scores=scores, name="fake")
     report = filter_backgrounds(grounds, ["anvil", "lamp"], clip, out, 25)
-    assert [path.relative_to(out).as_posix() for path in sorted(out.rglob("*.*"))] == ["deep/b.jpg", "report.json"]
+    files = ["deep/b.jpg", "report.json", "scores.jsonl"]
+    assert [path.relative_to(out).as_posix() for path in sorted(out.rglob("*.*"))] == files
     assert (out / "deep/b.jpg").read_bytes() == (grounds / "deep/b.jpg").read_bytes()
     gone, unreadable, kept = report["pictures"]
     assert gone == {"file": "a.png", "kept": False, "most_like": "lamp", "clip": 30.0}
     assert "c.png" in unreadable["unusable"] and kept["kept"]
     with pytest.raises(InputError, match="No backgrounds"):
         filter_backgrounds(tmp_path / "none", ["lamp"], clip, out, 25)
+
+
+def test_backgrounds_go_on_and_another_bar_or_list_removes_what_it_refuses(tmp_path: Path) -> None:
+    grounds, out = tmp_path / "grounds", tmp_path / "out"
+    grounds.mkdir()
+    for number, name in enumerate("abc"):
+        Image.new("RGB", (30, 20), (10 * number, 0, 0)).save(grounds / f"{name}.png")
+    looked: list[int] = []
+
+    def scores(pictures: Sequence[NDArray[np.uint8]], texts: Sequence[str]) -> NDArray[np.float64]:
+        if len(looked) == 2:
+            looked.append(-1)
+            raise KeyboardInterrupt
+        looked.append(int(pictures[0][0, 0, 0]))
+        return np.array([[looked[-1] + len(texts)] * len(texts)], float)
+
+    clip: Any = SimpleNamespace(scores=scores, name="fake")
+
+    def kept(bar: float, *names: str) -> list[str]:
+        filter_backgrounds(grounds, names, clip, out, bar)
+        return sorted(path.name for path in out.glob("*.png"))
+
+    with pytest.raises(KeyboardInterrupt):
+        kept(30, "lamp")
+    assert kept(30, "lamp") == ["a.png", "b.png", "c.png"] and looked == [0, 10, -1, 20]
+    assert kept(15, "lamp") == ["a.png", "b.png"] and kept(30, "lamp") == ["a.png", "b.png", "c.png"]
+    assert len(looked) == 4
+    assert kept(12, "lamp", "bolt") == ["a.png"] and len(looked) == 7  # other names: looked at again
+    (grounds / "a.png").write_bytes(b"broken since")
+    assert kept(30, "lamp") == ["b.png", "c.png"]
+
+
+def test_backgrounds_do_not_go_among_other_files(tmp_path: Path) -> None:
+    (tmp_path / "grounds").mkdir()
+    Image.new("RGB", (30, 20)).save(tmp_path / "grounds/a.png")
+    clip: Any = SimpleNamespace(scores=None, name="fake")
+    with pytest.raises(InputError, match="holds other files"):
+        filter_backgrounds(tmp_path / "grounds", ["lamp"], clip, tmp_path, 25)
+
+
+@pytest.mark.parametrize("row", [{}, {"name": [], "index": 0, "file": None}, {"key": "lamp/a.png", "outcome": 5}])
+def test_a_row_of_another_job_is_one_sentence(row: dict[str, Any], tmp_path: Path) -> None:
+    save(tmp_path / "own/lamp/a.png", half())
+    items, _ = find_pictures(tmp_path / "own", "")
+    Journal(tmp_path / "cutouts.jsonl", {"schema": 1}).add(row)
+    with pytest.raises(InputError, match="cutouts.jsonl is damaged"):
+        cut_pictures(items, tmp_path, lambda: None, settings={})
+    Journal(tmp_path / "pictures.jsonl", {**SETTINGS, "seed": 0}).add(row)
+    with pytest.raises(InputError, match="pictures.jsonl is damaged"):
+        drawn(tmp_path, None)
+
+
+def test_one_job_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    with locked(new), pytest.raises(InputError, match="Another process writes"), locked(new):
+        pass
+    with locked(new):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="Cannot write"), locked(tmp_path / "file"):
+        pass
 
 
 def test_a_journal_says_what_is_wrong_with_it(tmp_path: Path) -> None:

@@ -73,6 +73,21 @@ def test_a_tidy_name_is_tidy_and_makes_a_folder_of_its_own(raw: str) -> None:
     }
 
 
+def test_a_name_is_the_same_however_its_letters_are_typed() -> None:
+    assert tidy("Cafe\u0301", "It") == tidy("caf\u00e9", "It") == "caf\u00e9"
+    assert tidy("\u0915\u093f\u0924\u093e\u092c", "It") == "\u0915\u093f\u0924\u093e\u092c"  # a book, in Hindi
+    assert tidy("Main St.", "It") == "main st"
+    with pytest.raises(InputError, match="letters"):
+        tidy("\u0301a", "It")
+
+
+@pytest.mark.parametrize("name", ["con", "NUL", "com1", "aux.", "prn.txt", "con .x"])
+def test_what_no_folder_is_called_on_windows_is_no_name(name: str) -> None:
+    with pytest.raises(InputError, match="Windows"):
+        tidy(name, "It")
+    assert tidy(f"{name[0]}-{name}".rstrip("."), "It")
+
+
 @given(st.lists(st.sampled_from(["teapot", "Tea_pot", "cars", "lamp", "red mountain bike"]), min_size=1))
 def test_kept_and_left_out_are_all_there_is(tmp_path_factory: pytest.TempPathFactory, given_names: list[str]) -> None:
     file = tmp_path_factory.mktemp("names") / "names.txt"

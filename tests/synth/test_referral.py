@@ -9,11 +9,19 @@ from hypothesis import strategies as st
 
 from wherein.synth import Backgrounds, ObjectBank, Placed, Scenes
 from wherein.synth.negatives import Negatives, is_absent
-from wherein.synth.referral import callings, could_be, referrals
+from wherein.synth.referral import callings, may_be_one, referrals
 from wherein.synth.scene import PRESETS
 
 SIDE = 90
-NAMES = ("apple", "red apple", "green apple", "camel", "front door", "door")
+KIN = (
+    *({"person", "firefighter"}, {"puppy", "golden retriever"}, {"glove", "gloves"}, {"shirt", "t-shirt"}),
+    *({"teapot", "tea pot"}, {"teapot", "blue tea pot"}, {"rabbit", "rabbit face"}),
+)
+"""Pairs of names that one thing may go by, though neither may be the other's end."""
+NAMES = (
+    *("apple", "red apple", "green apple", "camel", "front door", "door"),
+    *sorted(set[str]().union(*KIN)),
+)
 PATTERNS = {
     "left": r"(?:the )?left (.+)|(.+) on the left|(.+) left of the other .+",
     "right": r"(?:the )?right (.+)|(.+) on the right|(.+) right of the other .+",
@@ -39,7 +47,7 @@ def meant(phrase: str, objects: list[Placed], side: int) -> set[int]:
 
 
 def same(name: str, called: str) -> bool:
-    return name == called or name.endswith(f" {called}") or called.endswith(f" {name}")
+    return {name, called} in KIN or name == called or name.endswith(f" {called}") or called.endswith(f" {name}")
 
 
 def true(word: str, i: int, group: list[int], objects: list[Placed], side: int) -> bool:
@@ -83,6 +91,14 @@ def test_a_phrase_means_its_object_alone(objects: list[Placed]) -> None:
         assert len(set(phrases)) == len(phrases)
         for phrase in phrases:
             assert meant(phrase, objects, SIDE) == {target}, phrase
+
+
+@given(scenes())
+def test_what_a_phrase_is_true_of_is_never_absent(objects: list[Placed]) -> None:
+    """One rule for both: a name that another object may go by tells nothing apart."""
+    for target, phrases in enumerate(referrals(objects, SIDE, positions=False)):
+        others = [thing for order, thing in enumerate(objects) if order != target]
+        assert all(is_absent(phrase, others) for phrase in phrases)
 
 
 def test_composites_too_and_a_pair_is_always_told_apart(bank: ObjectBank) -> None:
@@ -132,13 +148,22 @@ def test_a_colour_tells_apart_and_may_be_left_out() -> None:
     bare, told = referrals([placed("apple", 0, 0, 20, 20), placed("red apple", 70, 70, 90, 90)], SIDE)
     assert "red apple" not in told and "apple" not in bare  # an apple may be red
     assert "left apple" in bare and "right apple" in told
+    assert "right red apple" not in told  # there may be no other red one
+
+
+@pytest.mark.parametrize(("name", "other"), [sorted(pair) for pair in KIN])
+def test_what_may_be_the_same_thing_is_not_told_apart(name: str, other: str) -> None:
+    there, beside = placed(name, 0, 0, 20, 20), placed(other, 70, 70, 90, 90)
+    first, second = referrals([there, beside], SIDE)
+    assert name not in first and other not in second
+    assert not is_absent(name, [beside]) and not is_absent(other, [there])
 
 
 def test_what_an_object_may_be_called() -> None:
     assert callings("red apple") == ("red apple", "apple")
     assert callings("hot dog") == ("hot dog",) and callings("orange") == ("orange",)
-    assert could_be("mountain bike", "bike") and could_be("bike", "mountain bike")
-    assert not could_be("red apple", "green apple") and not could_be("pineapple", "apple")
+    assert may_be_one("mountain bike", "bike") and may_be_one("bike", "mountain bike")
+    assert not may_be_one("red apple", "green apple") and not may_be_one("pineapple", "apple")
 
 
 @pytest.mark.parametrize(

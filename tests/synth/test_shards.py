@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image
 
 from wherein.errors import InputError
 from wherein.synth import Plan, Shards, shards
-from wherein.synth.shards import SHARD_INDEX, write_shards
+from wherein.synth.shards import SHARD_INDEX, Shard, file_of, write_shards
 from wherein.synth.workers import on_this_machine
 
 PLAN = Plan(count=50, side=32, per_shard=20)
@@ -181,6 +182,43 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(
     assert files(tmp_path) == files(written)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_finished_after_a_shard_that_failed_is_kept(workers: int, written: Path, tmp_path: Path) -> None:
+    """Shard 1 is on disk without a line, and so is 2, but cut short."""
+    header = (written / SHARD_INDEX).read_bytes().splitlines(keepends=True)[0]
+    (tmp_path / SHARD_INDEX).write_bytes(header)
+    (tmp_path / "shard-000001.tar").write_bytes((written / "shard-000001.tar").read_bytes())
+    (tmp_path / "shard-000002.tar").write_bytes((written / "shard-000002.tar").read_bytes()[:9000])
+    before = (tmp_path / "shard-000001.tar").stat().st_ino
+    assert write(PLAN, tmp_path, workers) == [0, 20, 20, 10]
+    assert (tmp_path / "shard-000001.tar").stat().st_ino == before
+    assert files(tmp_path) == files(written)
+
+
+def test_shards_that_no_index_tells_of_are_neither_taken_nor_replaced(tmp_path: Path) -> None:
+    (tmp_path / "shard-000002.tar").write_bytes(b"the user's")
+    with pytest.raises(InputError, match=r"shard-000002.tar is there, but no index.jsonl tells of it"):
+        write(PLAN, tmp_path)
+    assert files(tmp_path) == {"shard-000002.tar": b"the user's"}
+
+
+def test_no_shard_waits_where_ctrl_c_does_not_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = list[Future[Shard]]()
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers: int, *_: object) -> None:
+            super().__init__(workers)
+
+        def submit(self, function: Callable[..., Shard], number: int) -> Future[Shard]:  # type: ignore[override]
+            assert sum(not future.done() for future in begun) < 2
+            begun.append(super().submit(function, number))
+            return begun[-1]
+
+    monkeypatch.setattr("wherein.synth.workers.ProcessPoolExecutor", Pool)
+    assert [shard.file for shard in on_this_machine(PLAN, tmp_path, range(3), 2)] == [file_of(n) for n in range(3)]
+    assert len(begun) == 3
+
+
 def test_another_plan_or_another_process_is_refused(written: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was made with seed 0, not 1"):
         write(Plan(count=50, side=32, per_shard=20, seed=1), written)
@@ -220,6 +258,36 @@ def test_cut_outs_and_backgrounds_of_one_s_own(tmp_path: Path) -> None:
     save(tmp_path / "objects" / "tent" / "2.png")
     with pytest.raises(InputError, match="was made with objects"):
         write(plan, tmp_path / "out")
+
+
+@pytest.mark.parametrize("changed", ["objects/tent/1.png", "grounds/sky.png"])
+def test_a_picture_of_other_pixels_is_another_plan(changed: str, tmp_path: Path) -> None:
+    plan, path = own(tmp_path), tmp_path / changed
+    write(plan, tmp_path / "out")
+    size = path.stat().st_size
+    Image.new("RGBA", (30, 20), (10, 200, 10, 255)).save(path)
+    assert path.stat().st_size == size
+    with pytest.raises(InputError, match=f"was made with {'objects' if 'tent' in changed else 'backgrounds'}"):
+        write(plan, tmp_path / "out")
+
+
+@pytest.mark.parametrize("library", ["PIL", "numpy"])
+def test_another_version_of_what_makes_the_pixels_is_another_plan(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(Plan(count=2, side=32), tmp_path)
+    monkeypatch.setattr(f"{library}.__version__", "0")
+    with pytest.raises(InputError, match="was made with (pillow|numpy) .*, not 0: "):
+        write(Plan(count=2, side=32), tmp_path)
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"b\xff"), "a\x1bb", "-"])
+def test_a_name_that_is_no_text(name: str, tmp_path: Path) -> None:
+    plan = own(tmp_path)
+    (tmp_path / "objects" / "anvil").rename(tmp_path / "objects" / name)
+    with pytest.raises(InputError) as found:
+        write(plan, tmp_path / "out")
+    assert "\n" not in str(found.value) and repr(name) in str(found.value)
 
 
 @pytest.mark.parametrize("kind", ["broken", "cut short", "transparent", "shadow", "background"])
@@ -287,7 +355,9 @@ def test_a_damaged_folder_is_not_read(written: Path, tmp_path: Path) -> None:
     (tmp_path / SHARD_INDEX).write_text("".join(lines[:-1]))
     with pytest.raises(InputError, match="40 of 50 composites"):
         Shards(tmp_path)
-    for text in ("[]\n", "{}\n", "no json\n", lines[0] + '{"file": 3}\n'):
+    strange = '{"file": ["x"], "composites": 50, "bytes": 1, "sha256": "a"}\n'
+    sizeless = lines[0].replace('"per_shard": 20', '"per_shard": 0') + "".join(lines[1:])
+    for text in ("[]\n", "{}\n", "no json\n", lines[0] + '{"file": 3}\n', lines[0] + strange, sizeless):
         (tmp_path / SHARD_INDEX).write_text(text)
         with pytest.raises(InputError, match="not an index of shards"):
             Shards(tmp_path)

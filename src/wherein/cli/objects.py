@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,14 @@ DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 CLIP = "openai/clip-vit-large-patch14"
 CLIPSEG = "clipseg=CIDAS/clipseg-rd64-refined"
 
+
+def _finite(param: typer.CallbackParam, value: float) -> float:
+    """Neither nan nor infinity, which would be found out after all the work."""
+    if not math.isfinite(value):
+        raise InputError(f"{param.opts[0]} is {value}: give a number.")
+    return value
+
+
 Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write; a killed run goes on in it.")]
 NamesFile = Annotated[
     Path, typer.Option(metavar="FILE", help="A text file, one name a line, or an LVIS annotation file (.json).")
@@ -30,8 +39,10 @@ KeepHeldOut = Annotated[
     bool, typer.Option("--keep-held-out", help="Also names of COCO's and VOC's categories: you evaluate elsewhere.")
 ]
 ClipModel = Annotated[str, typer.Option(metavar="NAME", help="A CLIP, Hub id or folder.")]
-MinClip = Annotated[float, typer.Option(help="CLIP score (100 x cosine) that always suffices.")]
-Tolerance = Annotated[float, typer.Option(min=0, help="A name's cut-outs so close to its best are kept as well.")]
+MinClip = Annotated[float, typer.Option(callback=_finite, help="CLIP score (100 x cosine) that always suffices.")]
+Tolerance = Annotated[
+    float, typer.Option(min=0, callback=_finite, help="A name's cut-outs so close to its best are kept as well.")
+]
 MinArea = Annotated[float, typer.Option(min=0, max=1, help="Least share of the picture that an object covers.")]
 MaxArea = Annotated[float, typer.Option(min=0, max=1, help="Largest share of the picture that an object covers.")]
 
@@ -55,7 +66,9 @@ def make(
     seed: Annotated[int, typer.Option(min=0, help="Of all pictures.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Pictures to make at once.")] = 4,
     steps: Annotated[int, typer.Option(min=1, help="Of the solver, for a picture.")] = 50,
-    guidance: Annotated[float, typer.Option(min=0, help="Scale of the classifier-free guidance.")] = 7.5,
+    guidance: Annotated[
+        float, typer.Option(min=0, callback=_finite, help="Scale of the classifier-free guidance.")
+    ] = 7.5,
     min_clip: MinClip = 21.0,
     tolerance: Tolerance = 1.0,
     min_area: MinArea = 0.05,
@@ -71,6 +84,7 @@ def make(
     from wherein.synth.choosing import Rule
     from wherein.synth.diffusion import Diffusion
     from wherein.synth.foreground import parse
+    from wherein.synth.journal import locked
     from wherein.synth.making import cut_pictures, draw_pictures
     from wherein.synth.names import read_names
     from wherein.synth.object_report import finish
@@ -100,19 +114,21 @@ def make(
         cutter()
         return Diffusion(diffusion, device, steps, guidance)
 
-    items = draw_pictures(
-        wanted.kept,
-        out,
-        drawing,
-        per_name=per_name,
-        seed=seed,
-        batch=batch,
-        settings=drawn_by,
-        licence=licence or f"see the licence of {diffusion}",
-    )
-    outcomes = cut_pictures(items, out, cutter, settings=by)
     settings = {**drawn_by, "seed": seed, "per_name": per_name, "keep_held_out": keep_held_out, **by}
-    _tell(finish(outcomes, out, Rule(min_clip, tolerance, at_least), settings, wanted.left_out), out)
+    with locked(out):
+        items = draw_pictures(
+            wanted.kept,
+            out,
+            drawing,
+            per_name=per_name,
+            seed=seed,
+            batch=batch,
+            settings=drawn_by,
+            licence=licence or f"see the licence of {diffusion}",
+        )
+        outcomes = cut_pictures(items, out, cutter, settings=by)
+        report = finish(outcomes, out, Rule(min_clip, tolerance, at_least), settings, wanted.left_out)
+    _tell(report, out)
 
 
 @app.command("cut")
@@ -140,6 +156,7 @@ def cut(
     """Take pictures of your own: transparent ones as they are, photographs cut out by a segmenter."""
     from wherein.synth.choosing import Rule
     from wherein.synth.foreground import parse
+    from wherein.synth.journal import locked
     from wherein.synth.making import cut_pictures
     from wherein.synth.object_report import finish
     from wherein.synth.own import find_pictures
@@ -150,12 +167,15 @@ def cut(
     _check_areas(min_area, max_area)
     if out.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{out} lies in {folder}, whose sub-folders are names: give --out another folder.")
+    if folder.resolve().is_relative_to((out / "cutouts").resolve()):
+        raise InputError(f"{folder} lies in {out / 'cutouts'}, which is written over: give --out another folder.")
     items, complaints = find_pictures(folder, licence)
     by: dict[str, Any] = {"segmenters": segmenter or [], "clip": clip, "min_area": min_area, "max_area": max_area}
-    outcomes = cut_pictures(
-        items, out, lambda: _cutter(parsed, clip, min_area, max_area, device) if parsed else None, settings=by
-    )
-    report = finish(outcomes, out, Rule(min_clip, tolerance, at_least), by, complaints=complaints)
+    with locked(out):
+        outcomes = cut_pictures(
+            items, out, lambda: _cutter(parsed, clip, min_area, max_area, device) if parsed else None, settings=by
+        )
+        report = finish(outcomes, out, Rule(min_clip, tolerance, at_least), by, complaints=complaints)
     _tell(report, out)
 
 
@@ -166,13 +186,14 @@ def backgrounds(
     out: Out,
     clip: ClipModel = CLIP,
     max_clip: Annotated[
-        float, typer.Option(help="CLIP score (100 x cosine) of a name from which a picture goes.")
+        float, typer.Option(callback=_finite, help="CLIP score (100 x cosine) of a name from which a picture goes.")
     ] = 25,
     device: Device = "auto",
 ) -> None:
     """Copy the backgrounds that show none of the names."""
     from wherein.synth.background_filter import filter_backgrounds
     from wherein.synth.clip import Clip
+    from wherein.synth.journal import locked
     from wherein.synth.names import read_names
 
     if not folder.is_dir():
@@ -180,7 +201,9 @@ def backgrounds(
     if out.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{out} lies in {folder}: give --out another folder.")
     wanted = read_names(names, keep_held_out=True)  # every object that may be pasted or asked for
-    report = filter_backgrounds(folder, wanted.kept, Clip(clip, device), out, max_clip)
+    looking = Clip(clip, device)
+    with locked(out):
+        report = filter_backgrounds(folder, wanted.kept, looking, out, max_clip)
     pictures = report["pictures"]
     typer.echo(f"{out}: {sum(row['kept'] for row in pictures)} of {len(pictures)} backgrounds kept; see report.json")
     _end([row["unusable"] for row in pictures if "unusable" in row])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,16 +17,21 @@ from wherein.errors import ImageError, InputError
 from wherein.synth.backgrounds import IMAGE_SUFFIXES
 from wherein.synth.choosing import write_text
 from wherein.synth.clip import Clip, description
+from wherein.synth.journal import Journal, stamp_of
+
+_SCORES = "scores.jsonl"
 
 
 def filter_backgrounds(folder: Path, names: Sequence[str], clip: Clip, out: Path, max_clip: float) -> dict[str, Any]:
     """Copy the pictures below a folder that CLIP sees none of the names in into another; returns the report.
 
     A picture goes where "a photo of {name}" scores `max_clip` or more for any name. report.json says of each what it
-    looks most like, so that the bar can be chosen.
+    looks most like, so that the bar can be chosen. What was scored before is not scored again, and what another bar
+    kept before is removed, so `out` must be this job's own.
 
     Raises:
-        InputError: there is no picture, or the folder cannot be written to. One unreadable picture is reported.
+        InputError: there is no picture, or `out` holds something else or cannot be written to. One unreadable picture
+            is reported.
     """
     from rich.console import Console
     from rich.progress import track
@@ -33,26 +39,43 @@ def filter_backgrounds(folder: Path, names: Sequence[str], clip: Clip, out: Path
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise InputError(f"No backgrounds in {folder}: expected .jpg, .png or .webp files.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Cannot make the folder {out}: {error.strerror or error}.") from error
+    if not (out / _SCORES).exists() and out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise InputError(f"{out} holds other files, which could be lost: give a new or an empty folder.")
+    journal = Journal(out / _SCORES, {"schema": 1})
+    by = [clip.name, hashlib.sha256("\n".join(names).encode()).hexdigest()]
+    with journal.reading():
+        mine = [row for row in journal.rows if row["by"] == by]
+        done = {(row["file"], row["stamp"]): (str(row["seen"][0]), float(row["seen"][1])) for row in mine}
     texts, rows = [description(name) for name in names], []
     for file in track(files, "looking at backgrounds", console=Console(stderr=True)):
         where = file.relative_to(folder).as_posix()
+        row: dict[str, Any] = {"file": where, "kept": False}
         try:
-            scores = clip.scores([images.load(file)], texts)[0]
+            stamp = stamp_of(file)
+            if (where, stamp) not in done:
+                scores = clip.scores([images.load(file)], texts)[0]
+                best = int(np.argmax(scores))
+                done[where, stamp] = names[best], float(scores[best])
+                journal.add({"file": where, "stamp": stamp, "by": by, "seen": done[where, stamp]})
+            like, score = done[where, stamp]
+            row |= {"kept": score < max_clip, "most_like": like, "clip": score}
         except ImageError as error:
-            rows.append({"file": where, "kept": False, "unusable": str(error)})
-            continue
-        best = int(np.argmax(scores))
-        kept = bool(scores[best] < max_clip)
-        rows.append({"file": where, "kept": kept, "most_like": names[best], "clip": float(scores[best])})
-        if kept:
+            row["unusable"] = str(error)
+        rows.append(row)
+        if row["kept"]:
             _copy(file, out / where)
+        else:
+            _remove(out / where)
     report = {"schema": 1, "clip": clip.name, "max_clip": max_clip, "names": list(names), "pictures": rows}
     write_text(out / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return report
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot remove {file}: {error.strerror or error}.") from error
 
 
 def _copy(file: Path, to: Path) -> None:

@@ -97,10 +97,13 @@ def write_index(chosen: Sequence[Chosen], out: Path) -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. Raises InputError: it cannot be written."""
+    """Write a text file whole or not at all. Raises InputError: it cannot be written.
+
+    A byte of a file's name that is not UTF-8 (a lone surrogate) is written as an escape, which JSON reads back.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)

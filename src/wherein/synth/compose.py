@@ -30,8 +30,8 @@ class ComposeConfig:
     as a fraction of the image side, uniform; max_overlap: largest intersection / area of either box of a pair;
     tries: placements tried before no further object is added; grid: longer sides and corners are whole cells of so many
     along the image, 0 for any pixel, and where no try succeeds the smallest size is put wherever it may be, so that no
-    object is left out; pairs: share of composites with two instances of one name, whose centres lie more than `APART`
-    apart along an axis;
+    object is left out; pairs: share of composites drawn with two instances of one name, whose centres lie more than
+    `APART` apart along an axis (the second is left out where no try finds a place for it);
     flip: mirror half of the objects; jitter: largest relative change of brightness, contrast and saturation per object;
     grayscale: share of the objects made grey; soft: largest radius, in pixels, over which an object fades at its edge;
     blur: largest radius, in pixels, of a box blur over the image; jpeg: lowest JPEG quality, 0 for no compression.
@@ -70,7 +70,7 @@ GRID = ComposeConfig(min_objects=3, tries=10, grid=16)
 """As in PIN's released code: three objects, sizes in cells of 16 x 16."""
 AUGMENTED = ComposeConfig(flip=True, jitter=0.3, grayscale=0.05, blur=1.0, jpeg=40)
 REFERRAL = ComposeConfig(pairs=0.5)
-"""For expressions such as "left apple": half of the images need the position word."""
+"""For expressions such as "left apple": half of the images are drawn with a pair, which needs the position word."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,19 @@ def compose(
     At least one object is pasted. Equal arguments and an equal generator state give an equal composite.
 
     Raises:
-        InputError: the background is not square RGB or does not fit the grid, the bank is empty, or the first cut-out
-            drawn cannot be used; an ImageError if it cannot be read.
+        InputError: the background is not square RGB or does not fit the grid, the bank is empty or has too few names
+            for a grid, or the first cut-out drawn cannot be used; an ImageError if it cannot be read.
     """
     side = background.shape[0]
     if background.shape != (side, side, 3) or not len(bank):
         raise InputError(f"compose needs a square RGB background and a bank that is not empty; got {background.shape}.")
     if config.grid and side % config.grid:
         raise InputError(f"A composite of {side} pixels has no {config.grid} whole cells along its side.")
+    if config.grid and len(bank.names) < config.min_objects:
+        raise InputError(
+            f"A composite on a grid has at least {config.min_objects} objects of different names, but the bank has "
+            f"{len(bank.names)} of them: give cut-outs of more names."
+        )
     for _ in range(_BEGINNINGS if config.grid else 1):
         pile, chosen, unfit = _pile_up(background, bank, rng, config)
         if unfit is None:

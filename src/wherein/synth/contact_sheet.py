@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from wherein import images
 from wherein.errors import ImageError
 from wherein.synth.choosing import Chosen
 from wherein.synth.making import Outcome
-from wherein.synth.objects import load_rgba
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,7 +63,7 @@ def _cell(outcome: Outcome, out: Path) -> Image.Image:
     y, x = np.mgrid[:_CELL, :_CELL] // 8
     ground = Image.fromarray(np.where((x + y) % 2, *_SQUARES).astype(np.uint8)).convert("RGB")
     try:
-        cutout = Image.fromarray(load_rgba(out / str(outcome.file)))
+        cutout = Image.fromarray(images.load(out / str(outcome.file), alpha=True))
     except ImageError:
         return ground
     cutout.thumbnail((_CELL - 6, _CELL - 6), reducing_gap=2.0)

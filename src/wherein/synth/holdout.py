@@ -139,14 +139,14 @@ def category_of(name: str) -> str | None:
     Looked up, singular or plural: the whole name and its endings ("red mountain bike") among categories, synonyms and
     sub-types, then every single word among the categories ("train car", "apple slice").
     """
-    words = name.lower().replace("_", " ").replace("-", " ").split()
+    words = words_of(name)
     if " ".join(words) in _EXCEPTIONS:
         return None
     for start in range(len(words)):
-        for form in _singulars(" ".join(words[start:])):
+        for form in singulars(" ".join(words[start:])):
             if form in _TABLE:
                 return _TABLE[form]
-    for form in (form for word in words for form in _singulars(word)):
+    for form in (form for word in words for form in singulars(word)):
         if form in COCO or form in VOC:
             return _TABLE[form]
     return None
@@ -157,7 +157,12 @@ def is_held_out(name: str) -> bool:
     return category_of(name) is not None
 
 
-def _singulars(name: str) -> tuple[str, ...]:
+def words_of(name: str) -> list[str]:
+    """The words of a name, lower case: "T-shirt" -> "t", "shirt"."""
+    return name.lower().replace("_", " ").replace("-", " ").split()
+
+
+def singulars(name: str) -> tuple[str, ...]:
     """The name and what it may be a plural of."""
     irregular = {"men": "man", "women": "woman", "children": "child", "mice": "mouse", "geese": "goose", "oxen": "ox"}
     head, _, last = name.rpartition(" ")

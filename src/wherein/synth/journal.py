@@ -3,11 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wherein.errors import InputError
+from filelock import FileLock, Timeout
+
+from wherein.errors import ImageError, InputError
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else writes to `folder`, which is made, meanwhile; a killed process leaves no lock behind.
+
+    Raises:
+        InputError: another process does, or the folder cannot be written to.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(f"Another process writes to {folder}: wait for it, or give another folder.") from error
+    except OSError as error:
+        raise InputError(f"Cannot write to the folder {folder}: {error.strerror or error}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def stamp_of(file: Path) -> str:
+    """What changes when a file does. Raises ImageError: it cannot be read."""
+    try:
+        facts = file.stat()
+    except OSError as error:
+        raise ImageError(f"{file} cannot be read: {error.strerror or error}.") from error
+    return f"{facts.st_size}-{facts.st_mtime_ns}"
 
 
 class Journal:
@@ -40,10 +73,20 @@ class Journal:
         self._append(row)
         self.rows.append(row)
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What fails on a row within raises InputError: the row is not of the job's."""
+        try:
+            yield
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.path} is damaged, as a line of it is none of this job's: remove it, or give another folder."
+            ) from error
+
     def _append(self, row: dict[str, Any]) -> None:
         try:
             with self.path.open("ab") as file:
-                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                file.write(json.dumps(row).encode() + b"\n")
         except OSError as error:
             raise InputError(f"Cannot write to {self.path}: {error.strerror or error}.") from error
 

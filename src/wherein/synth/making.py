@@ -12,13 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wherein import pictures
+from wherein import images, pictures
 from wherein.errors import ImageError, InputError
 from wherein.synth.cutting import Cut, Cutter, cropped
 from wherein.synth.diffusion import prompt_for, seed_of
 from wherein.synth.journal import Journal
 from wherein.synth.names import folder_of
-from wherein.synth.objects import load_rgba
 from wherein.synth.placement import SOLID
 
 if TYPE_CHECKING:
@@ -87,10 +86,13 @@ def draw_pictures(
     must be those of an earlier run in the same folder, more names or pictures may be asked for.
 
     Raises:
-        InputError: the folder holds pictures of other settings, or cannot be written to.
+        InputError: the folder holds pictures of other settings or a damaged journal, or cannot be written to.
     """
     journal = Journal(out / "pictures.jsonl", {**settings, "seed": seed})
-    made = {(row["name"], row["index"]): row for row in journal.rows if _there(row, out)}
+    model_name = settings["diffusion"]
+    with journal.reading():
+        rows = [row for row in journal.rows if _there(row, out)]
+        made = {(row["name"], row["index"]): _item(row, out, model_name, licence) for row in rows}
     wanted = [(name, index) for name in names for index in range(per_name)]
     missing = [one for one in wanted if one not in made]
     model = load() if missing else None
@@ -104,8 +106,8 @@ def draw_pictures(
                 _write(out / file, picture)
             row = {"name": name, "index": index, "seed": own, "file": file}
             journal.add(row)
-            made[name, index] = row
-    return [_item(made[one], out, settings["diffusion"], licence) for one in wanted]
+            made[name, index] = _item(row, out, model_name, licence)
+    return [made[one] for one in wanted]
 
 
 def cut_pictures(
@@ -118,34 +120,44 @@ def cut_pictures(
     and it is looked at again the next time.
 
     Raises:
-        InputError: the folder cannot be written to.
+        InputError: the folder cannot be written to, or its journal is damaged.
     """
     journal = Journal(out / "cutouts.jsonl", {"schema": 1})
-    done = {
-        (row["key"], row["stamp"]): row["outcome"]
-        for row in journal.rows
-        if (row["by"] == settings or row["outcome"]["segmenter"] == "alpha") and _there(row["outcome"], out)
-    }
-    missing = [item for item in items if (item.key, item.stamp) not in done]
-    unusable: dict[str, Outcome] = {}
+    asked = {item.key: item for item in items}
+    with journal.reading():
+        last = {row["key"]: row for row in journal.rows}  # an earlier row's file has been written over since
+        done = {
+            key: Outcome(asked[key], **row["outcome"])
+            for key, row in last.items()
+            if key in asked
+            and row["stamp"] == asked[key].stamp
+            and (row["by"] == settings or row["outcome"]["segmenter"] == "alpha")
+            and _there(row["outcome"], out)
+        }
+    missing = [item for item in items if item.key not in done]
     cutter = cache(load)
     for item in _progress(missing, "cutting out"):
         try:
             found = _cut(item, cutter)
         except ImageError as error:
-            unusable[item.key] = Outcome(item, why="unusable", complaint=str(error))
+            done[item.key] = Outcome(item, why="unusable", complaint=str(error))
             continue
         outcome = _refused(found) if isinstance(found, str) else _saved(found, item, out)
         journal.add({"key": item.key, "stamp": item.stamp, "by": settings, "outcome": outcome})
-        done[item.key, item.stamp] = outcome
-    return [unusable.get(item.key) or Outcome(item, **done[item.key, item.stamp]) for item in items]
+        done[item.key] = Outcome(item, **outcome)
+    return [done[item.key] for item in items]
+
+
+def cutout_file(key: str) -> str:
+    """The file of the cut-out of a picture's `key`, relative to the job's folder."""
+    return f"cutouts/{key}" if key.lower().endswith(".png") else f"cutouts/{key}.png"
 
 
 def _cut(item: Item, cutter: Callable[[], Cutter | None]) -> Cut | str:
     """The cut-out of a picture, or why there is none. Raises ImageError: the picture is unusable."""
     if item.path is None:
         return "refused by the safety checker"
-    rgba = load_rgba(item.path)
+    rgba = images.load(item.path, alpha=True)
     solid = rgba[..., 3] >= SOLID
     if not solid.any():
         raise ImageError(f"{item.path} is transparent everywhere: there is no object in it.")
@@ -169,7 +181,7 @@ def _refused(why: str) -> dict[str, Any]:
 
 def _saved(cut: Cut, item: Item, out: Path) -> dict[str, Any]:
     """Write a cut-out; the fields of its outcome."""
-    file = f"cutouts/{item.key}" if item.key.lower().endswith(".png") else f"cutouts/{item.key}.png"
+    file = cutout_file(item.key)
     _write(out / file, cut.rgba)
     return {"file": file, "why": None, "segmenter": cut.segmenter, "area": cut.area, "score": cut.score}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from wherein.errors import InputError
 from wherein.synth.holdout import category_of
 
 LONGEST = 80  # characters of a name
-_ALLOWED = " -'.,&+"  # beside letters and digits: a name is also a folder's name
+_ALLOWED = " -'.,&+"  # beside letters, their marks and digits: a name is also a folder's name
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in range(1, 10))}
 
 # The WordNet synsets of COCO's 80 categories, as LVIS maps them (lvis-api, data/coco_to_synset.json); "hot dog" is also
 # read as LVIS's sausage. ".n.01" is not repeated.
@@ -73,7 +75,9 @@ def read_names(path: Path, keep_held_out: bool = False) -> Names:
 def tidy(raw: str, where: str) -> str:
     """A name as the object bank has it. `where` names its place for the message. Raises InputError: no usable name."""
     name = _plain(raw)
-    strange = [letter for letter in name if not (letter.isalnum() or letter in _ALLOWED)]
+    strange = [letter for letter in name if not (letter.isalnum() or _is_mark(letter) or letter in _ALLOWED)]
+    if name.split(".")[0].strip() in _DEVICES:
+        raise InputError(f"{where} is {raw[:LONGEST]!r}, which no folder can be called on Windows: use another word.")
     if not name or not name[0].isalnum() or strange or len(name) > LONGEST:
         raise InputError(
             f"{where} is {raw[:LONGEST]!r}, but a name is made of letters, digits, spaces and {_ALLOWED.strip()}, "
@@ -83,7 +87,14 @@ def tidy(raw: str, where: str) -> str:
 
 
 def _plain(raw: str) -> str:
-    return " ".join(re.sub(r"\([^)]*\)", " ", raw.replace("_", " ")).lower().split())
+    """Composed letters, whichever way they were typed; no full stop at the end, which Windows drops from a folder."""
+    bare = re.sub(r"\([^)]*\)", " ", raw.replace("_", " ")).lower()
+    return " ".join(unicodedata.normalize("NFC", bare).split()).rstrip(". ")
+
+
+def _is_mark(letter: str) -> bool:
+    """A part of a letter: the vowels of Devanagari, an accent that no composed letter has."""
+    return unicodedata.category(letter).startswith("M")
 
 
 def folder_of(name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wherein.synth.compose import Placed
-from wherein.synth.holdout import category_of
+from wherein.synth.referral import may_be_one
 
 HARD = 0.5
 """Share of the composites that get a hard one, where there is any."""
@@ -45,13 +45,5 @@ class Negatives:
 
 
 def is_absent(name: str, objects: Sequence[Placed]) -> bool:
-    """Whether a name is true of no object: neither name says all that the other says, and things of different nouns do
-    not belong to one category ("puppy", "dog")."""
-    return not any(_may_be_one(name, thing.name) for thing in objects)
-
-
-def _may_be_one(name: str, other: str) -> bool:
-    words, others, category = name.split(), other.split(), category_of(name)
-    if words[-1] != others[-1] and category is not None and category == category_of(other):
-        return True
-    return set(words) <= set(others) or set(others) <= set(words)
+    """Whether a name is true of no object, as far as names and categories tell (see `may_be_one`)."""
+    return not any(may_be_one(name, thing.name) for thing in objects)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -12,10 +11,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from wherein import images
 from wherein.errors import ImageError, InputError
+from wherein.synth.names import tidy
 
 IMAGE_SUFFIXES = (".webp", ".png")
 INDEX = "index.json"
@@ -43,7 +42,7 @@ class Cutout:
             ImageError: the bytes are no image, or the file is gone.
         """
         try:
-            return load_rgba(self.encoded)
+            return images.load(self.encoded, alpha=True)
         except ImageError as error:
             raise ImageError(f"The cut-out {self.source} ({self.name}) is not a readable image: {error}.") from error
 
@@ -68,31 +67,36 @@ class ObjectBank:
             files("wherein.synth").joinpath("bank/objects.zip").open("rb") as stream,
             zipfile.ZipFile(stream) as archive,
         ):
-            return cls(_indexed(archive.read(INDEX), archive.read))
+            return cls(_indexed(archive.read(INDEX), archive.read, INDEX))
 
     @classmethod
     def from_folder(cls, path: str | Path) -> ObjectBank:
         """A folder of RGBA images: either with an index.json as the recipe writes it, or with one sub-folder per name.
 
-        Raises InputError when the folder holds neither, or when its index.json does not fit.
+        Names are made tidy (`wherein.synth.names.tidy`); hidden files and folders are left out.
+
+        Raises InputError when the folder holds neither, a name is unusable, or its index.json does not fit or is empty.
         """
         folder = Path(path)
         index = folder / INDEX
         if index.is_file():
             try:
-                return cls(_indexed(index.read_bytes(), lambda file: _inside(folder, file)))
-            except (ValueError, KeyError, TypeError, OSError) as error:
+                bank = cls(_indexed(index.read_bytes(), lambda file: _inside(folder, file), str(index)))
+            except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
                 raise InputError(
                     f"{index} is no list of cut-outs with file, name, source, licence and photographic: {error!r}."
                 ) from error
-        pictures = sorted(file for file in folder.glob("*/*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            if not len(bank):
+                raise InputError(f"{index} lists no cut-outs: give a folder that has some.")
+            return bank
+        visible = (file for file in folder.glob("[!.]*/[!.]*") if file.is_file())
+        pictures = sorted(file for file in visible if file.suffix.lower() in IMAGE_SUFFIXES)
         if not pictures:
             raise InputError(
                 f"No cut-outs in {folder}: expected {INDEX} or one sub-folder of .png/.webp files per name."
             )
-        return cls(
-            Cutout(file.parent.name.replace("_", " ").lower(), file, str(file), "user's own", True) for file in pictures
-        )
+        names = {sub: tidy(sub.name, f"The folder {sub}") for sub in {file.parent: None for file in pictures}}
+        return cls(Cutout(names[file.parent], file, str(file), "user's own", True) for file in pictures)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -130,23 +134,14 @@ class ObjectBank:
         return self._cutouts[index]
 
 
-def load_rgba(source: bytes | Path) -> NDArray[np.uint8]:
-    """An image file, or the bytes of one, as uint8[H, W, 4], upright; opaque where it has no alpha.
-
-    Raises:
-        ImageError: as of `wherein.images.load`.
-    """
-    rgb = images.load(source)  # the limits and all checks; it shows transparency on white, so the alpha is read again
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-        if not image.has_transparency_data:
-            return np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
-
-
-def _indexed(index: bytes, read: Callable[[str], bytes | Path]) -> Iterator[Cutout]:
-    """The cut-outs an index.json lists, in its order."""
+def _indexed(index: bytes, read: Callable[[str], bytes | Path], where: str) -> Iterator[Cutout]:
+    """The cut-outs an index.json lists, in its order; `where` names it in the complaint about a name."""
     for row in json.loads(index):
-        yield Cutout(row["name"], read(row["file"]), row["source"], row["licence"], row["photographic"])
+        texts = [row[key] for key in ("name", "file", "source", "licence")]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(row["photographic"], bool):
+            raise TypeError(f"{str(row):.200} must hold four texts, and photographic as true or false")
+        name, file, source, licence = texts
+        yield Cutout(tidy(name, f"A name in {where}"), read(file), source, licence, row["photographic"])
 
 
 def _inside(folder: Path, file: str) -> Path:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from wherein import images
-from wherein.errors import ImageError, InputError
-from wherein.synth.making import Item
+from wherein.errors import InputError
+from wherein.synth.journal import stamp_of
+from wherein.synth.making import Item, cutout_file
 from wherein.synth.names import folder_of, tidy
 
 
@@ -26,7 +27,14 @@ def find_pictures(folder: Path, licence: str) -> tuple[list[Item], list[str]]:
             name = tidy(sub.name, f"The folder {sub}")
             if named.setdefault(name, sub) != sub:
                 raise InputError(f"The folders {named[name]} and {sub} are both named {name!r}: make them one.")
-            items += [_item(name, file, licence) for file in images.list_images(sub)]
+            made: dict[str, Path] = {}
+            for file in images.list_images(sub):
+                item = _item(name, file, licence)
+                other = made.setdefault(cutout_file(item.key), file)
+                if other == file:
+                    items.append(item)
+                else:
+                    complaints.append(f"The cut-outs of {other} and {file} would have one name: rename one of the two.")
         except InputError as error:
             complaints.append(str(error))
     if not items:
@@ -38,9 +46,5 @@ def find_pictures(folder: Path, licence: str) -> tuple[list[Item], list[str]]:
 
 
 def _item(name: str, file: Path, licence: str) -> Item:
-    try:
-        facts = file.stat()
-    except OSError as error:
-        raise ImageError(f"{file} cannot be read: {error.strerror or error}.") from error
-    stamp = f"{facts.st_size}-{facts.st_mtime_ns}"
-    return Item(name, f"{folder_of(name)}/{file.name}", file, stamp, f"{file.parent.name}/{file.name}", licence)
+    key, source = f"{folder_of(name)}/{file.name}", f"{file.parent.name}/{file.name}"
+    return Item(name, key, file, stamp_of(file), source, licence)

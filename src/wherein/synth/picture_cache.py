@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
@@ -13,21 +14,26 @@ _PIXEL = 4  # bytes, in Pillow's memory, of RGB as well
 
 
 class PictureCache:
-    """The pictures used last, up to `room` bytes of them."""
+    """The pictures used last, up to `room` bytes of them; threads may share it."""
 
     def __init__(self, room: int = ROOM) -> None:
         self._room, self._taken = room, 0
         self._kept: OrderedDict[Hashable, Image.Image] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key: Hashable, decode: Callable[[], Image.Image]) -> Image.Image:
         """The picture of `key`, decoded if it is not kept; not to be changed by the caller."""
-        picture = self._kept.pop(key, None)
-        if picture is None:
-            picture = decode()
-            self._taken += _bytes(picture)
-        self._kept[key] = picture
-        while self._taken > self._room and len(self._kept) > 1:
-            self._taken -= _bytes(self._kept.popitem(last=False)[1])
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        picture = decode()  # by several threads at a time, and now and then by two of them the same
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = picture
+                self._taken += _bytes(picture)
+            while self._taken > self._room and len(self._kept) > 1:
+                self._taken -= _bytes(self._kept.popitem(last=False)[1])
         return picture
 
 

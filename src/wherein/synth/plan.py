@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 
 from wherein import images
 from wherein.errors import ImageError, InputError
@@ -81,11 +82,16 @@ class Plan:
         return Scenes(kept, grounds, self.side, self.seed, PRESETS[self.preset])
 
     def settings(self, scenes: Scenes) -> dict[str, Any]:
-        """What a shard's bytes follow from; of folders, what is in them and not where they are."""
+        """What a shard's bytes follow from; of folders, what is in them and not where they are.
+
+        Raises:
+            ImageError: a picture cannot be read.
+        """
         cutouts = ((cutout.name, cutout.encoded) for cutout in scenes.bank)
         grounds = (("", source) for source in scenes.grounds.sources)
         made_of = {"objects": _fingerprint(cutouts), "backgrounds": _fingerprint(grounds)}
-        return {**asdict(self), **made_of, "names": scenes.bank.names}
+        made_by = {"pillow": PIL.__version__, "numpy": np.__version__}
+        return {**asdict(self), **made_of, **made_by, "names": scenes.bank.names}
 
     def check(self, scenes: Scenes, threads: int) -> None:
         """Use every picture of the user's own once, rather than fail on one of them days later.
@@ -127,12 +133,12 @@ def _bank(folder: Path | None) -> ObjectBank:
 
 
 def _fingerprint(pictures: Iterator[tuple[str, bytes | Path]]) -> str:
-    """Of names and sizes in bytes, in their order."""
+    """Of names and contents, in their order."""
     digest = hashlib.sha256()
     try:
         for name, source in pictures:
-            size = len(source) if isinstance(source, bytes) else source.stat().st_size
-            digest.update(f"{name}\0{size}\0".encode())
+            content = source if isinstance(source, bytes) else source.read_bytes()
+            digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\0".encode())
     except OSError as error:
         raise ImageError(f"{error.filename} cannot be read: {error.strerror}.") from error
     return digest.hexdigest()[:16]

@@ -4,16 +4,20 @@ Notable choices:
 - a phrase is checked against the boxes and the pixels that hide others as they were pasted, not as they were planned
 - an object that shares its name is told from the others by where it lies among them; alone, by the image's thirds
 - "red apple" may be called an apple, and an apple may be red: neither name tells the two apart
+- what may be one thing is told by the words of the names and by COCO's categories; that a tulip is a flower is not
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wherein.synth.compose import APART, Placed
+from wherein.synth.holdout import category_of, singulars, words_of
 
 COLOURS = (
     *("black", "blue", "brown", "golden", "gray", "green", "grey"),
@@ -34,7 +38,8 @@ _WORDS = {
 
 
 def referrals(objects: Sequence[Placed], side: int, positions: bool = True) -> list[tuple[str, ...]]:
-    """For each object of a composite `side` pixels wide, the phrases that are true of it and of no other one.
+    """For each object of a composite `side` pixels wide, the phrases that are true of it and of no other one, as far as
+    names and categories tell (see `may_be_one`).
 
     Without `positions`, only names. An object may be left without any phrase.
     """
@@ -43,14 +48,16 @@ def referrals(objects: Sequence[Placed], side: int, positions: bool = True) -> l
     for target, thing in enumerate(objects):
         phrases: list[str] = []
         for called in callings(thing.name):
-            rivals = [i for i, other in enumerate(objects) if i != target and could_be(other.name, called)]
+            rivals = [i for i, other in enumerate(objects) if i != target and may_be_one(called, other.name)]
+            if not all(_is_called(objects[rival].name, called) for rival in rivals):
+                continue  # who takes the apple for no red one sees one red apple, and not "the left" one
             phrases += [called] if not rivals else []
             for word in _true_words(target, rivals, objects, centres, side) if positions else ():
                 always, between_two = _WORDS[word]
                 templates = always + between_two if len(rivals) == 1 else always
                 phrases += [template.format(called) for template in templates]
-        others = [f" {other.name}" for other in objects if other is not thing]  # "front door" may be one's whole name
-        found.append(tuple(phrase for phrase in phrases if not any(name.endswith(f" {phrase}") for name in others)))
+        others = [other.name for other in objects if other is not thing]  # "front door" may be one's whole name
+        found.append(tuple(phrase for phrase in phrases if not any(_is_called(name, phrase) for name in others)))
     return found
 
 
@@ -60,10 +67,39 @@ def callings(name: str) -> tuple[str, ...]:
     return (name, noun) if colour in COLOURS and noun else (name,)
 
 
-def could_be(name: str, called: str) -> bool:
-    """Whether an object of this name may be meant by `called`: one says no more than the other, beyond its end."""
-    longer, shorter = sorted((name.split(), called.split()), key=len, reverse=True)
-    return longer[len(longer) - len(shorter) :] == shorter
+def may_be_one(name: str, other: str) -> bool:
+    """Whether one thing may go by both names, as far as they tell: one says all that the other says, in the singular or
+    plural and in one word or two ("tea pots", "blue teapot"), or their nouns differ and their COCO category does not
+    ("puppy", "dog")."""
+    category = category_of(name)
+    if not _forms(name)[-1] & _forms(other)[-1] and category is not None and category == category_of(other):
+        return True
+    return _says(name, other) or _says(other, name)
+
+
+def _says(name: str, other: str) -> bool:
+    """Whether a name says all that the other says."""
+    said = _said(name)
+    return all(forms & said for forms in _forms(other)) or bool(_forms("".join(words_of(other)))[0] & said)
+
+
+@lru_cache(maxsize=4096)
+def _said(name: str) -> frozenset[str]:
+    """All forms of a name's words, and of any two in a row as one word."""
+    joined = (_forms(word + after)[0] for word, after in pairwise(words_of(name)))
+    return frozenset[str]().union(*_forms(name), *joined)
+
+
+@lru_cache(maxsize=4096)
+def _forms(name: str) -> tuple[frozenset[str], ...]:
+    """Each word of a name, as it is and in what may be its singular."""
+    return tuple(frozenset(singulars(word)) for word in words_of(name))
+
+
+def _is_called(name: str, called: str) -> bool:
+    """Whether an object of this name is certainly meant by `called`, with which its name ends."""
+    words, last = words_of(name), words_of(called)
+    return words[-len(last) :] == last
 
 
 def _true_words(

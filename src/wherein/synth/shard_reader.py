@@ -36,6 +36,8 @@ class Shards:
             header, *rows = [json.loads(line) for line in path.read_bytes().splitlines()]
             self._count, self._per_shard, self._image = header["count"], header["per_shard"], header["image"]
             self.names = tuple(header["names"])
+            if not isinstance(self._per_shard, int) or self._per_shard < 1:
+                raise ValueError("no size of the shards")
         except OSError as error:
             raise InputError(
                 f"{folder} holds no composites: {path} cannot be read, {error.strerror or error}."

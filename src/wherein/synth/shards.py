@@ -3,7 +3,7 @@
 Notable choices:
 - plain tar files by the standard library: WebDataset reads them, and nothing but the samples is in their bytes
 - a shard is a function of the plan and its number, so workers share nothing, and one that is lost is written again
-- a shard is done when the index has its line; what was written without one is written again, in its place
+- a shard is done when the index has its line; one that is whole without a line gets it when the job goes on
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ import json
 import tarfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from PIL import Image
 
 from wherein import pictures
 from wherein.errors import InputError
-from wherein.synth.journal import Journal
+from wherein.synth.journal import Journal, locked
 from wherein.synth.plan import Plan
 from wherein.synth.scene import Scene, Scenes
 
@@ -42,6 +40,11 @@ class Shard:
     bytes: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        """Raises TypeError: a value is of another type, as it may be in a damaged index."""
+        if [type(value) for value in astuple(self)] != [str, int, int, str]:
+            raise TypeError(f"{self} is no shard")
+
 
 Engine = Callable[[Plan, Path, Sequence[int], int], Iterator[Shard]]
 """Writes the shards of these numbers into a folder with so many workers; yields each in this order once it is there."""
@@ -53,8 +56,8 @@ def write_shards(plan: Plan, folder: Path, engine: Engine, workers: int) -> Iter
     Called again after a kill it goes on, and the bytes are those of a run that was never killed.
 
     Raises:
-        InputError: the plan cannot be carried out, the folder belongs to another plan or is in use, or writing failed.
-            Finished shards stay.
+        InputError: the plan cannot be carried out, the folder belongs to another plan, is in use or holds shards
+            without an index, or writing failed. Finished shards stay.
     """
     _scenes.cache_clear()  # files may have changed since another call
     scenes = _scenes(plan)
@@ -64,17 +67,22 @@ def write_shards(plan: Plan, folder: Path, engine: Engine, workers: int) -> Iter
     except OSError as error:
         raise InputError(f"Cannot make the folder {folder}: {error.strerror or error}.") from error
     pictures.check_folder(folder)
-    with _locked(folder):
+    with locked(folder):
         for partial in folder.glob(".shard-*.part"):
             partial.unlink()
         if not (folder / SHARD_INDEX).exists():
+            _refuse_strangers(folder)
             plan.check(scenes, workers)
         journal = Journal(folder / SHARD_INDEX, plan.settings(scenes))
         known = set(read_rows(journal.rows, journal.path))
         done = {shard.file: shard for shard in known if _is_whole(folder, shard)}
         yield sum(shard.composites for shard in done.values())
         missing = [number for number in range(plan.shards) if file_of(number) not in done]
-        for shard in engine(plan, folder, missing, workers):
+        listed = {shard.file for shard in known}
+        unlisted = {n: shard for n in missing if file_of(n) not in listed and (shard := _read_back(plan, folder, n))}
+        written = engine(plan, folder, [number for number in missing if number not in unlisted], workers)
+        for number in missing:  # lines in the order of the shards, as of a run that was never killed
+            shard = unlisted.get(number) or next(written)
             if shard not in known:
                 journal.add(asdict(shard))
             yield shard.composites
@@ -89,9 +97,7 @@ def write_shard(plan: Plan, folder: Path, number: int) -> Shard:
             for index in indices:
                 for suffix, content in _members(scenes[index], index, plan).items():
                     _add(archive, f"{index:09d}.{suffix}", content)
-        with partial.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = stream.tell()
+        size, digest = _measure(partial)
         partial.replace(path)
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror or error}; finished shards are kept.") from error
@@ -113,26 +119,39 @@ def file_of(number: int) -> str:
     return f"shard-{number:06d}.tar"
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Nobody else writes here meanwhile; a killed process leaves no lock behind."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"Another process writes composites to {folder}: wait for it, or give another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 @lru_cache(maxsize=1)
 def _scenes(plan: Plan) -> Scenes:
     """Opened once in a process, not for each shard."""
     return plan.open()
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Shards that no index tells of may be another plan's, or the user's own: neither replaced nor taken for ours."""
+    for path in sorted(folder.glob("shard-*.tar")):
+        if path.is_file():
+            raise InputError(
+                f"{path} is there, but no {SHARD_INDEX} tells of it: move it away, or give another folder."
+            )
+
+
+def _read_back(plan: Plan, folder: Path, number: int) -> Shard | None:
+    """A shard that a run finished but did not come to list, as another one before it was not finished; else None."""
+    path, indices = folder / file_of(number), plan.indices(number)
+    try:
+        with tarfile.open(path, "r:") as archive:
+            members = archive.getnames()
+        if members == [f"{index:09d}.{suffix}" for index in indices for suffix in (plan.image, "json")]:
+            return Shard(path.name, len(indices), *_measure(path))
+    except (OSError, tarfile.TarError):
+        pass  # missing, or damaged: to be written
+    return None
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    """A file's size in bytes and its SHA-256."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return stream.tell(), digest
 
 
 def _is_whole(folder: Path, shard: Shard) -> bool:

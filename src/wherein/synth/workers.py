@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from itertools import islice
 from multiprocessing import connection
 from pathlib import Path
 
@@ -30,7 +32,7 @@ def on_this_machine(plan: Plan, folder: Path, numbers: Sequence[int], workers: i
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
     try:
-        yield from pool.map(write, numbers)
+        yield from _in_order(pool, write, numbers, workers)
     except BrokenProcessPool as error:
         raise InputError(
             "A worker was killed, as happens where memory is short: run the same command again with fewer --workers; "
@@ -38,6 +40,22 @@ def on_this_machine(plan: Plan, folder: Path, numbers: Sequence[int], workers: i
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, write: Callable[[int], Shard], numbers: Sequence[int], workers: int
+) -> Iterator[Shard]:
+    """As `pool.map`, but no shard waits in the pool's queue: what is there is written even after Ctrl-C."""
+    left, begun = iter(numbers), deque[Future[Shard]]()
+    while True:
+        running = [future for future in begun if not future.done()]
+        new = [pool.submit(write, number) for number in islice(left, workers - len(running))]
+        begun.extend(new)
+        if not begun:
+            return
+        wait([*running, *new], return_when=FIRST_COMPLETED)
+        while begun and begun[0].done():
+            yield begun.popleft().result()
 
 
 def _begin() -> None:
