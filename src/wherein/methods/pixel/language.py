@@ -51,7 +51,7 @@ class Reading:
             position_ids=_positions(mask),
             use_cache=False,
             output_hidden_states=True,
-            logits_to_keep=tokens.shape[1],
+            logits_to_keep=_last(tokens.shape[1], mask),
         )
         return out.hidden_states[-1][:, -tokens.shape[1] :], out.logits
 
@@ -85,7 +85,7 @@ class Reading:
             past_key_values=self.cache,
             use_cache=True,
             output_hidden_states=True,
-            logits_to_keep=1,
+            logits_to_keep=_last(1, embedded),
         )
         self.cache = out.past_key_values
         return out.hidden_states[-1][:, -1], out.logits[:, -1]
@@ -99,3 +99,12 @@ class Reading:
 def _positions(mask: Tensor) -> Tensor:
     """Positions int64[R, S] that count what is there only: text is filled up between visual tokens and caption."""
     return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def _last(count: int, row: Tensor) -> Tensor:
+    """The last `count` places int64[count] along the second axis of `row`.
+
+    Picked by their numbers, states lie one behind another in memory. A slice of them does not, and torch then copies
+    the output embeddings for every row of a batch.
+    """
+    return torch.arange(row.shape[1] - count, row.shape[1], device=row.device)

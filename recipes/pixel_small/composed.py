@@ -1,0 +1,46 @@
+"""The recipe's composites, encoded once: to train on, of categories held out, and further ones of those trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from wherein.synth import AUGMENTED, Backgrounds, ObjectBank, is_held_out
+from wherein.training.adapters import HELD_OUT, composed
+from wherein.training.store import FeatureStore
+from wherein.vlm.base import FrozenVLM
+
+CONFIG = replace(AUGMENTED, pairs=0.3)  # two things of one name: then the phrase's place word counts
+
+
+class Stores(NamedTuple):
+    """train: to learn from · held_out: of COCO's and VOC's categories, never trained on · known: fresh ones of those
+    that are."""
+
+    train: FeatureStore
+    held_out: FeatureStore
+    known: FeatureStore
+
+
+def stores(
+    vlm: FrozenVLM, cache: Path, count: int, seed: int, objects: Path | None, backgrounds: Path | None
+) -> Stores:
+    """`count` composites to train on and `HELD_OUT` of each other kind, made and encoded in `cache` where missing.
+
+    Raises InputError for a folder that holds no cut-outs or no pictures.
+    """
+    bank = ObjectBank.load() + ObjectBank.from_folder(objects) if objects else ObjectBank.load()
+    grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
+    trained, held_out = bank.without(is_held_out), bank.keep(lambda cutout: is_held_out(cutout.name))
+
+    def store(split: str, own: ObjectBank, images: int, stream: int) -> FeatureStore:
+        """Composites of one kind, from a seed of their own."""
+        about = {"seed": seed, "objects": len(bank), "backgrounds": backgrounds, "config": CONFIG, "split": split}
+        return FeatureStore(cache, vlm, composed(own, grounds, vlm.size[0], stream, CONFIG), images, about).build()
+
+    return Stores(
+        store("train", trained, count, seed),
+        store("held out", held_out, HELD_OUT, seed + 1_000_003),
+        store("known", trained, HELD_OUT, seed + 2_000_003),
+    )

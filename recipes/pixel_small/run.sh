@@ -1,0 +1,8 @@
+#!/bin/sh
+# Train a small pixel-aligned model and measure it: sh recipes/pixel_small/run.sh WORK [OPTIONS of train.py].
+# WORK is the folder of recipes/default_vlm/run.sh.
+set -eu
+work=${1:?usage: run.sh WORK [OPTIONS of train.py]}
+shift
+home=$(dirname "$0")
+python "$home/train.py" --out "$work/pixel" --objects "$work/extra_bank" --backgrounds "$work/backgrounds" "$@"
