@@ -116,7 +116,7 @@ def test_categories_of_coco_and_voc_are_pasted_when_asked_for(
     tiny_vlm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[bool, tuple[str, ...]] = {}
-    monkeypatch.setattr("wherein.training.adapters.load_vlm", lambda *_: tiny_vlm)
+    monkeypatch.setattr("wherein.vlm.load_vlm", lambda *_: tiny_vlm)
     for keep in (False, True):
 
         def stop(

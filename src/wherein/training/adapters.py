@@ -23,7 +23,6 @@ from wherein.synth.shards import SHARD_INDEX
 from wherein.training.boxes import RECIPES, BoxTask
 from wherein.training.store import FeatureStore, Labelled, Source
 from wherein.training.trainer import TrainConfig, fit
-from wherein.vlm import load_vlm
 
 HELD_OUT = 160  # composites of held-out categories for validation and calibration
 NEVER = (0.0, -20.0, 0.5)  # calibration of an insert that was never asked for what is not there: nothing is absent
@@ -59,6 +58,8 @@ def train(
 
     `keep_held_out`: paste the categories of COCO and VOC, too, for a user who evaluates elsewhere.
     """
+    from wherein.vlm import load_vlm
+
     began = time.time()
     vlm = load_vlm(model, device, dtype, bits, size)
     preset = ("default" if vlm.keeps_cells else "paper") if preset == "auto" else preset
