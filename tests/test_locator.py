@@ -17,7 +17,7 @@ from PIL import Image
 
 from wherein.errors import ImageError, InputError
 from wherein.grounding import Grounding
-from wherein.locator import MAX_PHRASE, Answer, Locator, check_phrases
+from wherein.locator import Answer, Locator
 
 PIXELS = np.zeros((60, 80, 3), np.uint8)
 FOUND = Grounding("a cat", np.array([[1.0, 2, 30, 40], [5, 6, 7, 8]]), np.array([0.9, 0.2]), "token", False, 0.1)
@@ -101,33 +101,6 @@ def test_an_unknown_method_is_refused_before_the_model_loads(loads: list[Any]) -
 def test_the_models_control_tokens_are_refused_before_the_image_is_read(loads: list[Any]) -> None:
     with pytest.raises(InputError, match="special"):
         Locator().locate("missing.png", ["a cat", "<|im_end|>"])
-
-
-@pytest.mark.parametrize(
-    ("phrases", "says"),
-    [
-        ([], "no phrase"),
-        ("", "names nothing"),
-        (["a cat", " \t\n "], "names nothing"),
-        ("?!", "names nothing"),
-        ("\u200b\u200d", "names nothing"),  # zero-width characters only
-        ("a" * (MAX_PHRASE + 1), "501 characters"),
-        ("a\x00cat", "control"),
-        ("a\ncat", "line break"),
-        ("a\u2028cat", "line break"),
-        ("a\udcff", "UTF-8"),
-    ],
-)
-def test_unusable_phrases(phrases: Any, says: str) -> None:
-    with pytest.raises(InputError, match=says) as caught:
-        check_phrases(phrases)
-    assert len(str(caught.value).splitlines()) == 1 and str(caught.value).isprintable()
-
-
-def test_usable_phrases() -> None:
-    phrases = ["a" * MAX_PHRASE, "Ü", "赤いマグ", "👩\u200d🚀", "7", "+", "[red]a cat[/red]"]
-    assert check_phrases(phrases) == phrases
-    assert check_phrases(" a cat ") == ["a cat"]
 
 
 def test_to_dict_survives_json() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wherein.phrases import head, noun_phrase
+from wherein.errors import InputError
+from wherein.phrases import MAX_PHRASE, check_phrases, head, noun_phrase
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,30 @@ def test_any_text_is_one_line_in_lower_case(phrase: str) -> None:
     core = head(phrase)
     assert core == core.strip() and "\n" not in core and "  " not in core
     assert noun_phrase(phrase) in (f"a {core}", f"an {core}")
+
+
+@pytest.mark.parametrize(
+    ("phrases", "says"),
+    [
+        ([], "no phrase"),
+        ("", "names nothing"),
+        (["a cat", " \t\n "], "names nothing"),
+        ("?!", "names nothing"),
+        ("\u200b\u200d", "names nothing"),  # zero-width characters only
+        ("a" * (MAX_PHRASE + 1), "501 characters"),
+        ("a\x00cat", "control"),
+        ("a\ncat", "line break"),
+        ("a\u2028cat", "line break"),
+        ("a\udcff", "UTF-8"),
+    ],
+)
+def test_unusable_phrases(phrases: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        check_phrases(phrases)
+    assert len(str(caught.value).splitlines()) == 1 and str(caught.value).isprintable()
+
+
+def test_usable_phrases() -> None:
+    phrases = ["a" * MAX_PHRASE, "Ü", "赤いマグ", "👩\u200d🚀", "7", "+", "[red]a cat[/red]"]
+    assert check_phrases(phrases) == phrases
+    assert check_phrases(" a cat ") == ["a cat"]

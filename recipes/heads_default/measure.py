@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import track
 
 from wherein import images
+from wherein.calibration import roc_auc
 from wherein.evaluation import select
-from wherein.evaluation.calibration import roc_auc
 from wherein.methods import create
 from wherein.methods.heads import Heads
 from wherein.vlm import load_vlm

@@ -8,7 +8,6 @@ Notable choices:
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 from wherein import images
 from wherein.errors import InputError
 from wherein.grounding import Grounding
+from wherein.phrases import check_phrases
 
 if TYPE_CHECKING:
     import supervision
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from wherein.segment import Refined
 
 Source = str | Path | bytes | Image.Image | NDArray[Any]  # whatever `wherein.images.load` reads
-MAX_PHRASE = 500  # characters; a longer text is a mistake, and would crowd the image out of a small model's context
 SCHEMA = 1  # of Answer.to_dict(); raised when a key is renamed, removed or changes its meaning, not when one is added
 
 
@@ -185,24 +184,3 @@ class Locator:
         ImageError and ends the iteration; to go on after one, call `locate` for each image.
         """
         return (self.locate(source, phrases, every) for source in sources)
-
-
-def check_phrases(phrases: str | Sequence[str]) -> list[str]:
-    """One phrase or several as a list, without the white space around them.
-
-    Raises:
-        InputError: there is no phrase, or one has no letter, digit or symbol, more than `MAX_PHRASE` characters, or
-            a control character, a line break or a lone surrogate (what broken UTF-8 becomes in an argument).
-    """
-    checked = [phrase.strip() for phrase in ([phrases] if isinstance(phrases, str) else phrases)]
-    if not checked:
-        raise InputError("There is no phrase: say what to look for, such as 'a red mug'.")
-    for phrase in checked:
-        kinds = {unicodedata.category(character) for character in phrase}
-        if not any(kind[0] in "LNS" for kind in kinds):
-            raise InputError(f"The phrase {phrase[:20]!a} names nothing: say what to look for, such as 'a red mug'.")
-        if len(phrase) > MAX_PHRASE:
-            raise InputError(f"The phrase {phrase[:20]!a}... has {len(phrase)} characters: {MAX_PHRASE} are the limit.")
-        if kinds & {"Cc", "Cs", "Zl", "Zp"}:
-            raise InputError(f"The phrase {phrase!a} holds a control character, line break or broken UTF-8: remove it.")
-    return checked

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
+
+from wherein.errors import InputError
+
+MAX_PHRASE = 500  # characters; a longer text is a mistake, and would crowd the image out of a small model's context
+
 _DETERMINERS = ("a ", "an ", "the ", "this ", "that ", "my ", "some ")
 
 
@@ -23,3 +30,24 @@ def noun_phrase(phrase: str) -> str:
     """The phrase with an indefinite article by its first letter: "the cat" -> "a cat", "Apple" -> "an apple"."""
     words = head(phrase)
     return f"{'an' if words[:1] in tuple('aeiou') else 'a'} {words}"
+
+
+def check_phrases(phrases: str | Sequence[str]) -> list[str]:
+    """One phrase or several as a list, without the white space around them.
+
+    Raises:
+        InputError: there is no phrase, or one has no letter, digit or symbol, more than `MAX_PHRASE` characters, or
+            a control character, a line break or a lone surrogate (what broken UTF-8 becomes in an argument).
+    """
+    checked = [phrase.strip() for phrase in ([phrases] if isinstance(phrases, str) else phrases)]
+    if not checked:
+        raise InputError("There is no phrase: say what to look for, such as 'a red mug'.")
+    for phrase in checked:
+        kinds = {unicodedata.category(character) for character in phrase}
+        if not any(kind[0] in "LNS" for kind in kinds):
+            raise InputError(f"The phrase {phrase[:20]!a} names nothing: say what to look for, such as 'a red mug'.")
+        if len(phrase) > MAX_PHRASE:
+            raise InputError(f"The phrase {phrase[:20]!a}... has {len(phrase)} characters: {MAX_PHRASE} are the limit.")
+        if kinds & {"Cc", "Cs", "Zl", "Zp"}:
+            raise InputError(f"The phrase {phrase!a} holds a control character, line break or broken UTF-8: remove it.")
+    return checked

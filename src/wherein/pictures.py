@@ -1,8 +1,10 @@
 """Picture files: refused before the work starts, written whole or not at all."""
 
+import io
 import tempfile
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,3 +49,10 @@ def write(path: Path, pixels: NDArray[np.uint8]) -> None:
         raise InputError(f"The picture {path} cannot be written: {error.strerror or error}.") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def of_figure(figure: Any) -> NDArray[np.uint8]:
+    """A figure of matplotlib as pixels uint8[H, W, 3]."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return np.asarray(Image.open(stream).convert("RGB"))

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wherein import geometry
-from wherein.evaluation import bootstrap, calibration, detection, metrics, soft_accuracy, vqa
+from wherein import calibration, geometry
+from wherein.evaluation import bootstrap, detection, metrics, soft_accuracy, vqa
 
 IOUS = st.lists(st.floats(0, 1), min_size=1, max_size=30).map(np.array)
 SIDE = st.integers(0, 40)

@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -176,8 +177,9 @@ class Run:
 
     def _write(self, outcomes: Sequence[Outcome], vlm: FrozenVLM, methods: Sequence[Grounder]) -> dict[str, Any]:
         """The figures, after writing the files that were asked for."""
-        from wherein.evaluation import save_gallery, summarise, write_json
+        from wherein.evaluation import save_gallery, save_reliability, summarise, write_json
 
+        kinds = {one.name: getattr(one, "score_kind", "none") for one in methods}
         results = {
             **summarise(
                 outcomes,
@@ -186,7 +188,7 @@ class Run:
                 seed=self.seed,
                 command=shlex.join(["wherein", *sys.argv[1:]]),
                 split=self.dataset.split,
-                score_kinds={one.name: getattr(one, "score_kind", "none") for one in methods},
+                score_kinds=kinds,
             ),
             "format": self.dataset.format,
             "expected_images": self.expected,
@@ -197,6 +199,7 @@ class Run:
         if self.gallery:
             self.gallery.mkdir(exist_ok=True)
             save_gallery(outcomes, {sample.name: sample.path for sample in self.samples}, self.gallery)
+            save_reliability(outcomes, kinds, self.gallery)
         return results
 
 
@@ -206,6 +209,8 @@ def _check_outputs(path: Path | None, gallery: Path | None) -> None:
             raise InputError(f"{path} is a folder: give the name of a file in it, such as {path / 'results.json'}.")
         pictures.check_folder(path.parent)
     if gallery:
+        if find_spec("matplotlib") is None:
+            raise InputError("A gallery's plots need matplotlib: run pip install wherein[eval].")
         pictures.check_folder(gallery if gallery.exists() else gallery.parent)
 
 

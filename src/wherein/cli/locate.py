@@ -20,7 +20,8 @@ from wherein.cli.job import STDIN, Job, Pixels, print_json, printable
 from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Segmenter, Size
 from wherein.errors import ImageError, InputError
 from wherein.grounding import Grounding
-from wherein.locator import SCHEMA, Answer, Locator, check_phrases
+from wherein.locator import SCHEMA, Answer, Locator
+from wherein.phrases import check_phrases
 
 
 def locate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +61,7 @@ def make(
     clip: ClipModel = CLIP,
     segmenter: Annotated[
         list[str],
-        typer.Option(metavar="KIND=NAME", help="clipseg=NAME, or sam=NAME beside it; may be repeated: CLIP chooses."),
+        typer.Option(metavar="KIND=NAME", help="clipseg=NAME, u2net=FILE, or sam=NAME beside one; may be repeated: CLIP chooses."),
     ] = [CLIPSEG],  # noqa: B006 - typer reads it, nothing writes to it
     seed: Annotated[int, typer.Option(min=0, help="Of all pictures.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Pictures to make at once.")] = 4,
@@ -137,7 +137,7 @@ def cut(
     out: Out,
     segmenter: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND=NAME", help="Cuts photographs out: clipseg=NAME, or sam=NAME beside it."),
+        typer.Option(metavar="KIND=NAME", help="Cuts photographs out: clipseg=NAME, u2net=FILE, or sam=NAME beside one."),
     ] = None,
     clip: Annotated[
         str | None,
@@ -216,10 +216,12 @@ def _cutter(
     from wherein.segment import Segmenter
     from wherein.synth.clip import Clip
     from wherein.synth.cutting import Cutter
-    from wherein.synth.foreground import ClipSeg
+    from wherein.synth.foreground import ClipSeg, Finder
+    from wherein.synth.u2net import U2Net
 
+    finders: dict[str, Callable[[str, str], Finder]] = {"clipseg": ClipSeg, "u2net": U2Net}
     return Cutter(
-        {f"{kind}={name}": ClipSeg(name, device) for kind, name in parsed if kind == "clipseg"},
+        {f"{kind}={name}": finders[kind](name, device) for kind, name in parsed if kind in finders},
         {f"{kind}={name}": Segmenter(name, device) for kind, name in parsed if kind == "sam"},
         None if clip is None else Clip(clip, device),
         min_area,

@@ -19,6 +19,7 @@ from wherein.errors import InputError
 
 class _Plain(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> NoReturn:
+        """Called for whatever is no plain value: refuse it."""
         raise pickle.UnpicklingError(f"it names {module}.{name}, and only plain values are read")
 
 

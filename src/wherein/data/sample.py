@@ -91,6 +91,7 @@ class Gathered:
         names = self._names(pictures, name)
 
         def sample(key: Key) -> Sample:
+            """That of the image entry with this id, whose objects are not needed any more."""
             entry, objects, absent = pictures[key], self.objects.pop(key, ()), self.absent.pop(key, ())
             width, height = entry.side("width"), entry.side("height")
             file = names[key]

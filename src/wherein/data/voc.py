@@ -102,6 +102,7 @@ def _tree(path: Path) -> Element:
     parser.CharacterDataHandler = builder.data
 
     def refuse_doctype(*_: object) -> None:
+        """Where entities would be declared."""
         raise InputError(f"The annotation file {path} declares a document type, which VOC does not have: remove it.")
 
     parser.StartDoctypeDeclHandler = refuse_doctype

@@ -1,5 +1,6 @@
 """Measuring methods on labelled images: protocols ask, metrics judge, reports and galleries show."""
 
+from wherein.evaluation.calibration_plot import save_reliability
 from wherein.evaluation.gallery import save_gallery
 from wherein.evaluation.protocols import PROTOCOLS, askable, protocol_for, published, run, select
 from wherein.evaluation.records import Journal, Outcome, Record
@@ -15,6 +16,7 @@ __all__ = [
     "published",
     "run",
     "save_gallery",
+    "save_reliability",
     "select",
     "summarise",
     "to_markdown",

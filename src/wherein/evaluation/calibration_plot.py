@@ -1,14 +1,13 @@
 """A reliability table as a picture: how often answers of a score are right, and how many have it."""
 
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from wherein import pictures
+from wherein.calibration import PROBABILITIES, Bin, expected_calibration_error
 from wherein.errors import InputError
-from wherein.evaluation.calibration import Bin, expected_calibration_error
+from wherein.evaluation.records import Outcome
+from wherein.evaluation.report import reliability
 
 GREY, BLUE = "#999999", "#0072B2"
 
@@ -23,7 +22,6 @@ def save_plot(table: Sequence[Bin], path: Path, title: str = "") -> Path:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("A reliability plot needs matplotlib: run pip install wherein[eval].") from error
-    from PIL import Image
 
     figure = Figure(figsize=(4.5, 4.5), layout="constrained", dpi=110)
     axis = figure.subplots()
@@ -35,7 +33,14 @@ def save_plot(table: Sequence[Bin], path: Path, title: str = "") -> Path:
     distance = expected_calibration_error(table)
     axis.set(xlabel="score", ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1), title=title)
     axis.legend(loc="upper left", frameon=False, title=None if distance is None else f"ECE {distance:.3f}")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    pictures.write(path, np.asarray(Image.open(stream).convert("RGB")))
+    pictures.write(path, pictures.of_figure(figure))
     return path
+
+
+def save_reliability(outcomes: Sequence[Outcome], score_kinds: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write `<method>-calibration.png` into a folder for each method whose score is a probability; returns their paths.
+
+    Raises InputError as `save_plot` does.
+    """
+    told = [name for name, kind in score_kinds.items() if kind in PROBABILITIES]
+    return [save_plot(reliability(outcomes, name), folder / f"{name}-calibration.png", name) for name in told]

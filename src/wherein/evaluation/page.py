@@ -34,7 +34,7 @@ def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
 def to_csv(results: Mapping[str, Any]) -> str:
     """One line for each row and data set, with a header."""
     stream = io.StringIO()
-    fields = [line for line in _lines(results)]
+    fields = list(_lines(results))
     writer = csv.DictWriter(stream, list(fields[0]) if fields else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(fields)
@@ -111,7 +111,6 @@ def _lines(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _plot(results: Mapping[str, Any]) -> Any:
     """uint8[H, W, 3]: mean IoU with its interval of every row, and the published value, for each data set."""
     from matplotlib.figure import Figure
-    from PIL import Image
 
     data: Sequence[Mapping[str, Any]] = results["data"]
     tallest = max(len(found["rows"]) for found in data)
@@ -132,9 +131,7 @@ def _plot(results: Mapping[str, Any]) -> Any:
         axis.grid(axis="x", linewidth=0.4)
         axis.set_axisbelow(True)
     figure.legend(*_legend(axes), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return np.asarray(Image.open(stream).convert("RGB"))
+    return pictures.of_figure(figure)
 
 
 def _legend(axes: Sequence[Any]) -> tuple[Sequence[Any], Sequence[str]]:

@@ -81,6 +81,7 @@ def heads_table(name: str, vlm: FrozenVLM, adapter: str | None) -> Table:
     heads, facts = known(vlm, adapter)
 
     def make() -> Sequence[Sequence[Grounder]]:
+        """The constant box, and every variant: they share one run of the model on an image."""
         return [[methods.create("centre", vlm)], *([variant] for variant in variants)]
 
     variants = ablations.table(name, vlm, heads, facts)
@@ -92,6 +93,7 @@ def _part(row: str, vlm: FrozenVLM, adapters: Path | None, seed: int) -> Part:
     kind, _, shots = row.partition(" ")
 
     def make() -> Sequence[Sequence[Grounder]]:
+        """Every run of the one row."""
         return [list(_runs(kind, int(shots or 0), vlm, adapters, seed))]
 
     return Part((row,), make)

@@ -16,7 +16,7 @@ from wherein.data.mask import NeedsExtra
 from wherein.errors import ImageError, InputError
 from wherein.evaluation.records import Corners, Journal, Outcome, Record
 from wherein.grounding import Grounding
-from wherein.locator import check_phrases
+from wherein.phrases import check_phrases
 
 MAX_OBJECTS = 3
 """The most objects, crowds aside, that an image of the PIN protocol may have (CVPR'24, "up to 3 objects")."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wherein import calibration
 from wherein.errors import InputError
-from wherein.evaluation import bootstrap, calibration, metrics
+from wherein.evaluation import bootstrap, metrics
 from wherein.evaluation.records import Outcome
 
 if TYPE_CHECKING:
@@ -207,17 +208,23 @@ def _figures(columns: _Columns, draws: _Draws, score_kind: str | None) -> dict[s
         "ci95": list(bootstrap.interval(draws.miou)),
         "n_m": int(medium.sum()),
         "n_l": int(large.sum()),
-        "ece": _calibration_error(columns) if score_kind in calibration.PROBABILITIES else None,
+        "ece": calibration.expected_calibration_error(_reliability(columns))
+        if score_kind in calibration.PROBABILITIES
+        else None,
         "seconds_per_image": metrics.mean(columns.seconds),
         **_mask_figures(columns, draws),
         "per_category": metrics.per_category(columns.iou, columns.phrases),
     }
 
 
-def _calibration_error(columns: _Columns) -> float | None:
+def reliability(outcomes: Sequence[Outcome], method: str) -> list[calibration.Bin]:
+    """The reliability table of a method's scores: an answer is right from an IoU of 0.5 on, an invalid one left out."""
+    return _reliability(_columns(outcomes, method))
+
+
+def _reliability(columns: _Columns) -> list[calibration.Bin]:
     given = ~np.isnan(columns.scores)
-    table = calibration.reliability(columns.scores[given], columns.iou[given] >= 0.5)
-    return calibration.expected_calibration_error(table)
+    return calibration.reliability(columns.scores[given], columns.iou[given] >= 0.5)
 
 
 def _mask_figures(columns: _Columns, draws: _Draws) -> dict[str, Any]:

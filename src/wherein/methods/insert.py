@@ -53,13 +53,18 @@ class InsertConfig:
         self.check("codec", tuple(CODECS))
         if not all(isinstance(value, (int, float)) for value in (self.absent_scale, self.absent_shift)):
             raise AdapterError(f"An insert's absent_scale and absent_shift are numbers; got {self}.")
-        if self.beams < 1:
-            raise AdapterError(f"An insert's beams are at least 1; got {self}.")
+        self.check_positive("beams")
 
     def check(self, field: str, allowed: Sequence[str]) -> None:
         """Raises AdapterError for a field whose value is none of those allowed."""
         if getattr(self, field) not in allowed:
             raise AdapterError(f"The {field} is one of {', '.join(allowed)}; got {getattr(self, field)!r}.")
+
+    def check_positive(self, *names: str) -> None:
+        """Raises AdapterError for a field that is below 1."""
+        for name in names:
+            if getattr(self, name) < 1:
+                raise AdapterError(f"The {name} is at least 1; got {getattr(self, name)!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -24,10 +24,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from wherein import geometry
+from wherein.checkpoints import configuration, device_for, reading
 from wherein.errors import InputError
 from wherein.geometry import Boxes, Frame
-from wherein.vlm import device_for
-from wherein.vlm.loading import configuration, reading
 
 PROMPTS = ("box", "box+points", "box+mask")
 """What the segmenter is asked with: the box alone, or with the peak of the heat map, or with the map as a mask."""

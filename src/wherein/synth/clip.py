@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wherein.checkpoints import configuration, device_for, reading
 from wherein.errors import InputError
-from wherein.vlm import device_for
-from wherein.vlm.loading import configuration, reading
 
 if TYPE_CHECKING:
     from torch import Tensor

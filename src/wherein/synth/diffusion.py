@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wherein.checkpoints import device_for, reading
 from wherein.errors import InputError
-from wherein.vlm import device_for
-from wherein.vlm.loading import reading
 
 STEPS, GUIDANCE = 50, 7.5  # X-Paste's
 _LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # where the parts of a checkpoint may come from

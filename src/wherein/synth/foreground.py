@@ -1,8 +1,8 @@
 """Which pixels of a picture are the object: finders ask a text, refiners ask the box of what a finder found.
 
 Every finder is a candidate for itself and, with each refiner, another one; CLIP chooses among them picture by picture.
-transformers has no salient-object model that runs without a prompt (U2Net, BiRefNet): VitMatte needs a trimap, and
-Sapiens mattes people only.
+What stands out whatever it is called, `wherein.synth.u2net` finds: transformers has no model for it (VitMatte needs a
+trimap, and Sapiens mattes people only).
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wherein.checkpoints import configuration, device_for, reading
 from wherein.errors import InputError
 from wherein.synth.clip import description
-from wherein.vlm import device_for
-from wherein.vlm.loading import configuration, reading
 
 CUT = 128 / 255  # a pixel belongs to the object above this, as in X-Paste
-KINDS = ("clipseg", "sam")
-"""Kinds of foreground segmenters: a finder, and a refiner (SAM or SAM 2)."""
+FINDERS, REFINERS = ("clipseg", "u2net"), ("sam",)
+"""Kinds of foreground segmenters; SAM may be SAM 2."""
 
 
 class Finder(Protocol):
@@ -75,14 +74,14 @@ class ClipSeg:
 
 def parse(given: list[str]) -> list[tuple[str, str]]:
     """(kind, model) of each "kind=model". Raises InputError: another form or kind, or a refiner without a finder."""
-    parsed = []
+    parsed, kinds = [], (*FINDERS, *REFINERS)
     for text in given:
         kind, _, model = text.partition("=")
-        if kind not in KINDS or not model:
-            raise InputError(f"The segmenter {text!r} is not of the form KIND=MODEL with a kind of {', '.join(KINDS)}.")
+        if kind not in kinds or not model:
+            raise InputError(f"The segmenter {text!r} is not of the form KIND=MODEL with a kind of {', '.join(kinds)}.")
         parsed.append((kind, model))
-    if parsed and all(kind == "sam" for kind, _ in parsed):
+    if parsed and all(kind in REFINERS for kind, _ in parsed):
         raise InputError(
-            "sam is asked with a box, and the box comes from a clipseg: give --segmenter clipseg=MODEL too."
+            "sam is asked with a box, and the box comes from a clipseg or u2net: give --segmenter clipseg=MODEL too."
         )
     return parsed

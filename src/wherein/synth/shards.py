@@ -143,7 +143,7 @@ def _read_back(plan: Plan, folder: Path, number: int) -> Shard | None:
         if members == [f"{index:09d}.{suffix}" for index in indices for suffix in (plan.image, "json")]:
             return Shard(path.name, len(indices), *_measure(path))
     except (OSError, tarfile.TarError):
-        pass  # missing, or damaged: to be written
+        return None  # missing, or damaged: to be written
     return None
 
 

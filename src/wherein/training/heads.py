@@ -19,11 +19,10 @@ from rich.progress import track
 from scipy.optimize import minimize
 
 from wherein import images as pictures
+from wherein.calibration import roc_auc
 from wherein.data import Sample
 from wherein.errors import InputError
-from wherein.evaluation.calibration import roc_auc
 from wherein.geometry import paired_iou
-from wherein.locator import check_phrases
 from wherein.methods import adapter
 from wherein.methods.heads import selection
 from wherein.methods.heads.config import HeadsConfig
@@ -31,6 +30,7 @@ from wherein.methods.heads.criteria import agreement, attention_sum, spatial_ent
 from wherein.methods.heads.method import Heads, instances
 from wherein.methods.heads.reading import doubt
 from wherein.methods.heads.selection import Head, Ranking
+from wherein.phrases import check_phrases
 from wherein.synth import AUGMENTED, Backgrounds, ObjectBank
 from wherein.training.adapters import composed
 from wherein.training.rows import Rows

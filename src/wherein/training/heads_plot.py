@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ GREY, BLUE, RED = "#999999", "#0072B2", "#D55E00"
 def save_plot(vlm: FrozenVLM, pairs: Pairs, found: Found, path: Path) -> Path:
     """Draw the sorted attention sums with tau and the chosen heads, and maps of the top heads for a few phrases."""
     from matplotlib.figure import Figure
-    from PIL import Image
 
     order = found.ranking.order[:HEADS]
     figure = Figure(figsize=(4 + 1.6 * (len(order) + 1), 1.8 * IMAGES), layout="constrained", dpi=110)
@@ -33,9 +31,7 @@ def save_plot(vlm: FrozenVLM, pairs: Pairs, found: Found, path: Path) -> Path:
     for axis, (layer, head) in zip(axes[0][1:], order, strict=True):
         chosen = (layer, head) in found.config.heads
         axis.set_title(f"L{layer} H{head}", fontsize=9, color=RED if chosen else "black")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    pictures.write(path, np.asarray(Image.open(stream).convert("RGB")))
+    pictures.write(path, pictures.of_figure(figure))
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wherein.checkpoints import device_for
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,17 +44,3 @@ def load_vlm(
     from wherein.vlm.loading import load
 
     return load(name, chosen, dtype, bits, size)
-
-
-def device_for(name: str) -> str:
-    """The torch device for what the user said."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"No device {name!r} here ({reason}): use cpu, or auto.") from error
-    return name

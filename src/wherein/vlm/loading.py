@@ -6,13 +6,12 @@ No code from a checkpoint is run, and no pickle is read: weights come from safet
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
+from wherein.checkpoints import configuration, reading
 from wherein.errors import InputError
 from wherein.vlm.families import FAMILIES
 from wherein.vlm.families.flamingo import Flamingo, FlamingoProcessor
@@ -92,28 +91,6 @@ def processor_class(name: str) -> Any:
         return base
     kept = [attribute for attribute in base.get_attributes() if attribute != "video_processor"]
     return type(base.__name__, (base,), {"get_attributes": classmethod(lambda _: kept)})
-
-
-def configuration(name: str) -> Any:
-    """A model's configuration. Raises InputError where it cannot be read."""
-    from transformers import AutoConfig
-
-    return reading(name, "configuration", lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
-
-
-def reading(name: str, what: str, read: Any) -> Any:
-    """What `read()` gives of the model `name`. Raises InputError: transformers' many ways to fail, in one sentence."""
-    try:
-        return read()
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise InputError(
-            f"Cannot read the {what} of {name!r}: it is no folder with a model here, and the Hub does not give "
-            f"it{offline}. {reason}"
-            if not Path(name).is_dir()
-            else f"Cannot read the {what} in the folder {name}: {reason}"
-        ) from error
 
 
 def _size(family: type[HFVLM], config: Any) -> int:

@@ -28,8 +28,7 @@ class CoopConfig(InsertConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.tokens, self.width) < 1:
-            raise AdapterError(f"Learned words need a number and a width of at least 1; got {self}.")
+        self.check_positive("tokens", "width")
 
 
 class LearnedWords(Insert):

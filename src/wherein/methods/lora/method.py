@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from wherein.errors import AdapterError, InputError
+from wherein.errors import InputError
 from wherein.methods.base import register
 from wherein.methods.insert import Insert, InsertConfig, Inserted
 from wherein.vlm.base import FrozenVLM, Pixels
@@ -30,8 +30,7 @@ class LoraConfig(InsertConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.rank, self.alpha) < 1:
-            raise AdapterError(f"LoRA needs a rank and an alpha of at least 1; got {self}.")
+        self.check_positive("rank", "alpha")
 
 
 class LowRank(Insert):

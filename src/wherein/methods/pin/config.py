@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wherein.errors import AdapterError
 from wherein.methods.insert import InsertConfig
 
 VARIANTS = ("released", "split", "gated")
@@ -33,5 +32,4 @@ class PinConfig(InsertConfig):
         self.check("variant", VARIANTS)
         self.check("code", CODES)
         self.check("seam", SEAMS)
-        if min(self.rows, self.columns, self.feature_dim) < 1:
-            raise AdapterError(f"A PIN needs a grid and a width of at least 1; got {self}.")
+        self.check_positive("rows", "columns", "feature_dim")

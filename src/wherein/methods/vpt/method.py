@@ -28,8 +28,7 @@ class VptConfig(InsertConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.tokens, self.width) < 1:
-            raise AdapterError(f"Learned image tokens need a number and a width of at least 1; got {self}.")
+        self.check_positive("tokens", "width")
 
 
 class FurtherRows(Insert):

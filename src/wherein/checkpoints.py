@@ -1,0 +1,47 @@
+"""Models of other people: where they run, and what a user reads when one cannot be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from wherein.errors import InputError
+
+
+def device_for(name: str) -> str:
+    """The torch device for what the user said: "auto" is CUDA where there is one. Raises InputError for none here."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"No device {name!r} here ({reason}): use cpu, or auto.") from error
+    return name
+
+
+def configuration(name: str) -> Any:
+    """A model's configuration. Raises InputError where it cannot be read."""
+    from transformers import AutoConfig
+
+    return reading(name, "configuration", lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
+
+
+def reading(name: str, what: str, read: Any) -> Any:
+    """What `read()` gives of the model `name`. Raises InputError: transformers' many ways to fail, in one sentence."""
+    from safetensors import SafetensorError
+
+    try:
+        return read()
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise InputError(
+            f"Cannot read the {what} of {name!r}: it is no folder with a model here, and the Hub does not give "
+            f"it{offline}. {reason}"
+            if not Path(name).is_dir()
+            else f"Cannot read the {what} in the folder {name}: {reason}"
+        ) from error
