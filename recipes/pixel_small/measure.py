@@ -26,8 +26,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="annotations in COCO format")
     parser.add_argument("--images", type=Path, required=True, help="the folder of their images")
     parser.add_argument("--protocol", default="pin", help="pin: images of one to three objects; phrases: all")
+    parser.add_argument("--device", default="auto", help="cpu, cuda ...; auto takes the fastest there is")
     given = parser.parse_args()
-    vlm = load_vlm("default")
+    vlm = load_vlm("default", given.device)
     methods = [Centre(vlm), Pixel(vlm, given.adapter)]
     samples = select(given.protocol, given.data, given.images)
     asked = run(track(samples, "images", console=Console(stderr=True)), methods, Journal(None, {}))

@@ -69,13 +69,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=5e-4, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="cpu, cuda ...; auto takes the fastest there is")
     parser.add_argument("--sparse", action="store_true", help="ablation: no places of narratives' words are learnt")
     given = parser.parse_args()
-    vlm = load_vlm("default")
+    vlm = load_vlm("default", given.device)
     kinds = stores(vlm, given.cache or given.out / "cache", given.images, given.seed, given.objects, given.backgrounds)
     torch.manual_seed(given.seed)
     reader = begin(vlm, **SIZES)
-    reader.model.language_model.set_attn_implementation("eager")  # a third faster than the fused kernel on a CPU
+    if vlm.device.type == "cpu":  # there, a third faster than the fused kernel
+        reader.model.language_model.set_attn_implementation("eager")
     recipe = PixelRecipe(dense=not given.sparse)
     task = PixelTask(reader, recipe, kinds.train, kinds.held_out, kinds.known, given.seed)
     schedule = TrainConfig(given.steps, given.rate, warmup=100, evaluate_every=250, save_every=50, seed=given.seed)

@@ -88,7 +88,8 @@ class PixelTask:
         """The losses of one step's narratives, regions and phrases, added up."""
         rng = np.random.default_rng([self.seed, step])
         indices = self._usable[rng.integers(0, len(self._usable), self.recipe.images)].tolist()
-        images, features = [self._described[i] for i in indices], [self.train.features(indices)]
+        images = [self._described[i] for i in indices]
+        features = [self.train.features(indices).to(self.reader.model.device)]
         traces, _ = trace_rows(self.reader, images, rng)
         if not self.recipe.dense:
             traces["tasks"] = "caption"

@@ -133,7 +133,7 @@ class PixelReader:
         text = self.texts([REFER.format(phrase=phrase) for phrase in phrases])
         states, logits, said = self.model.behind(visual, text, labels, sizes)
         last = (labels != IGNORED).sum(1) - 2  # the end stands behind it
-        found = boxes_between(said)[torch.arange(len(labels)), last]
+        found = boxes_between(said)[torch.arange(len(labels), device=last.device), last]
         worth = _probability(logits, labels, self.model.config.end_token_id)
         drawn: list[NDArray[np.bool_] | None] = [None] * len(phrases)
         if masks:
