@@ -1,4 +1,4 @@
-"""Stable Diffusion, CLIP and CLIPSeg with a few thousand random weights, each saved to a folder as a checkpoint is."""
+"""Stable Diffusion, CLIP, CLIPSeg and U2-Net with a few thousand random weights, each saved as a checkpoint is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -117,3 +118,37 @@ def clipseg(folder: Path) -> Path:
     tokenizer().save_pretrained(folder)
     ViTImageProcessorPil(size={"height": 30, "width": 30}).save_pretrained(folder)
     return folder
+
+
+def u2net_shapes(middle: int, out: int) -> dict[str, tuple[int, ...]]:
+    """Every weight and bias of the published checkpoints, which are all of one width inside (16) and outside (64) in
+    u2netp.pth; they are from before batch norms counted their batches."""
+    shapes: dict[str, tuple[int, ...]] = {"outconv.weight": (1, 6, 1, 1), "outconv.bias": (1,)}
+    stages = {"1": 7, "2": 6, "3": 5, "4": 4, "5": 4, "6": 4, "5d": 4, "4d": 4, "3d": 5, "2d": 6, "1d": 7}
+    for stage, depth in stages.items():
+        given = 3 if stage == "1" else 2 * out if stage.endswith("d") else out
+        layers = {"in": (given, out), "1": (out, middle), "1d": (2 * middle, out)}
+        layers |= {str(order): (middle, middle) for order in range(2, depth + 1)}
+        layers |= {f"{order}d": (2 * middle, middle) for order in range(2, depth)}
+        for layer, (before, after) in layers.items():
+            name = f"stage{stage}.rebnconv{layer}"
+            shapes |= {f"{name}.conv_s1.weight": (after, before, 3, 3), f"{name}.conv_s1.bias": (after,)}
+            shapes |= {f"{name}.bn_s1.{part}": (after,) for part in ("weight", "bias", "running_mean", "running_var")}
+    for side in range(1, 7):
+        shapes |= {f"side{side}.weight": (1, out, 3, 3), f"side{side}.bias": (1,)}
+    return shapes
+
+
+def u2net(file: Path) -> Path:
+    """A U2-Net two and three channels wide whose salience varies over a picture, as .pth or .safetensors."""
+    random = torch.Generator().manual_seed(3)
+    state = {}
+    for name, shape in u2net_shapes(2, 3).items():
+        values = torch.randn(shape, generator=random)
+        state[name] = values.abs() + 0.5 if name.endswith("running_var") else values
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".safetensors":
+        save_file(state, file)
+    else:
+        torch.save(state, file, _use_new_zipfile_serialization=False)  # as old as the published ones
+    return file

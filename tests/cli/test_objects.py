@@ -22,7 +22,8 @@ from wherein.synth.journal import locked
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of tiny checkpoints; pytest's importlib mode has no packages of tests."""
     made, folder = runpy.run_path(str(Path(__file__).parents[1] / "tiny_objects.py")), tmp_path_factory.mktemp("tiny")
-    return {kind: str(made[kind](folder / kind)) for kind in ("diffusion", "clip", "clipseg")}
+    files = {"diffusion": "diffusion", "clip": "clip", "clipseg": "clipseg", "u2net": "u2net.pth"}
+    return {kind: str(made[kind](folder / file)) for kind, file in files.items()}
 
 
 @pytest.fixture
@@ -56,6 +57,13 @@ def test_make_leaves_a_bank_and_goes_on(tiny: dict[str, str], here: Path) -> Non
     assert len(after) == 6 and before.items() < after.items()
     report = json.loads((here / "mine/report.json").read_text())
     assert report["settings"]["keep_held_out"] is False and report["left_out"][0]["name"] == "cat"
+    assert {one["segmenter"] for one in json.loads((here / "mine/index.json").read_text())} == {
+        f"clipseg={tiny['clipseg']}"
+    }
+    assert run(*arguments, "--per-name", "3", "--segmenter", f"u2net={tiny['u2net']}").exit_code == 0
+    again = {file: file.stat().st_mtime_ns for file in (here / "mine/pictures").rglob("*.png")}
+    assert again == after  # other segmenters, the same pictures: CLIP chooses anew, picture by picture
+    assert f"u2net={tiny['u2net']}" in {one["segmenter"] for one in json.loads((here / "mine/index.json").read_text())}
     refused = run(*arguments, "--seed", "1")
     assert isinstance(refused.exception, InputError) and "seed 0, not 1" in str(refused.exception)
 
@@ -119,6 +127,7 @@ def test_backgrounds_are_copied_where_clip_sees_no_object(tiny: dict[str, str], 
         (["cut", "own", "--out", "own/x"], "another folder"),
         (["cut", "own", "--out", "x", "--segmenter", "clipseg=a", "--segmenter", "sam=b"], "--clip"),
         (["cut", "own", "--out", "x", "--segmenter", "sam=b"], "clipseg"),
+        (["cut", "photos", "--out", "x", "--segmenter", "u2net=names.txt"], "names.txt holds no U2-Net"),
         (["cut", "own", "--out", "x", "--at-least", "2"], "--at-least"),
         (["cut", "own", "--out", "x", "--min-clip", "nan"], "--min-clip is nan"),
         (["cut", "own", "--out", "x", "--tolerance", "inf"], "--tolerance is inf"),
@@ -133,5 +142,7 @@ def test_wrong_calls_are_one_sentence(arguments: list[str], word: str, here: Pat
     (here / "names.txt").write_text("lamp")
     (here / "cats.txt").write_text("cat")
     cutout(here / "own/lamp/a.png")
+    (here / "photos/lamp").mkdir(parents=True)
+    Image.new("RGB", (30, 20), "green").save(here / "photos/lamp/a.png")
     done = run(*arguments)
     assert isinstance(done.exception, InputError) and word in str(done.exception)

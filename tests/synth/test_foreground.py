@@ -183,7 +183,7 @@ def test_clip_scores_are_cosines(clip: Clip, picture: Picture) -> None:
 
 def test_what_is_no_segmenter_is_one_sentence(tiny_objects: Any, tmp_path: Path) -> None:
     assert parse(["sam=a/b", "clipseg=c"]) == [("sam", "a/b"), ("clipseg", "c")]
-    for given_, sentence in ((["u2net=x"], "KIND=MODEL"), (["clipseg"], "KIND=MODEL"), (["sam=x"], "clipseg=MODEL")):
+    for given_, sentence in ((["u3net=x"], "KIND=MODEL"), (["clipseg"], "KIND=MODEL"), (["sam=x"], "clipseg=MODEL")):
         with pytest.raises(InputError, match=sentence):
             parse(given_)
     folder = str(tiny_objects.clip(tmp_path))

@@ -61,7 +61,9 @@ def make(
     clip: ClipModel = CLIP,
     segmenter: Annotated[
         list[str],
-        typer.Option(metavar="KIND=NAME", help="clipseg=NAME, u2net=FILE, or sam=NAME beside one; may be repeated: CLIP chooses."),
+        typer.Option(
+            metavar="KIND=NAME", help="clipseg=NAME, u2net=FILE, or sam=NAME beside one; may be repeated: CLIP chooses."
+        ),
     ] = [CLIPSEG],  # noqa: B006 - typer reads it, nothing writes to it
     seed: Annotated[int, typer.Option(min=0, help="Of all pictures.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Pictures to make at once.")] = 4,
@@ -137,7 +139,9 @@ def cut(
     out: Out,
     segmenter: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND=NAME", help="Cuts photographs out: clipseg=NAME, u2net=FILE, or sam=NAME beside one."),
+        typer.Option(
+            metavar="KIND=NAME", help="Cuts photographs out: clipseg=NAME, u2net=FILE, or sam=NAME beside one."
+        ),
     ] = None,
     clip: Annotated[
         str | None,

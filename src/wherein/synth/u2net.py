@@ -44,14 +44,14 @@ class U2Net:
     def mask(self, picture: NDArray[np.uint8], name: str) -> NDArray[np.bool_]:
         """bool[H, W]: what stands out in a picture uint8[H, W, 3], relative to its most and least salient pixel."""
         height, width = picture.shape[:2]
-        small = Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.asarray(small) / np.float32(max(1, np.max(small))))
+        small = np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
+        pixels = torch.from_numpy(small / max(1, small.max()))
         with torch.inference_mode():
             given = ((pixels - torch.tensor(_MEAN)) / torch.tensor(_SPREAD)).permute(2, 0, 1)[None]
             salience = self.model(given.to(self.device)).sigmoid()
             low, high = salience.aminmax()
             full = functional.interpolate((salience - low) / (high - low), (height, width), mode="bilinear")[0, 0]
-            return np.asarray((full > CUT).cpu().numpy())  # nothing, if all is alike: nan is above nothing
+            return np.asarray((full > CUT).cpu().numpy())  # none if all is alike: 0 / 0 is not above anything
 
 
 class Network(nn.Module):
@@ -134,7 +134,7 @@ class _Layer(nn.Module):
 
 
 def _halved(features: Tensor) -> Tensor:
-    return functional.max_pool2d(features, 2, ceil_mode=True)
+    return functional.max_pool2d(features, 2)  # without a rest: SIDE is 10 at the lowest level
 
 
 def _like(features: Tensor, other: Tensor) -> Tensor:
