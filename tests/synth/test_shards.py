@@ -332,11 +332,32 @@ def test_what_no_composite_can_be_made_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"preset": "best"}, "choose paper"), ({"image": "gif"}, "choose jpg or webp"), ({"side": 0}, "1 or more")],
+    [
+        ({"preset": "best"}, "choose paper"),
+        ({"image": "gif"}, "choose jpg or webp"),
+        ({"side": 0}, "1 or more"),
+        ({"soft": -1.0}, "soft from 0"),
+        ({"soft": float("nan")}, "soft from 0"),
+        ({"jitter": 1.5}, "jitter from 0 to 1"),
+    ],
 )
 def test_plans_that_are_none(options: dict[str, object], word: str) -> None:
     with pytest.raises(InputError, match=word):
         Plan(count=1, **options)  # type: ignore[arg-type]
+
+
+def test_soft_and_jitter_stand_in_for_those_of_the_preset(written: Path, tmp_path: Path) -> None:
+    assert Plan(1, "augmented").made.config.jitter == 0.3
+    asked = Plan(1, "augmented", soft=2.0, jitter=0.0).made.config
+    assert (asked.soft, asked.jitter, asked.flip) == (2.0, 0.0, True)
+    for options in ({"soft": 2.0}, {"jitter": 0.5}):
+        plan = Plan(count=50, side=32, per_shard=20, **options)  # type: ignore[arg-type]
+        write(plan, tmp_path / str(options))
+        assert (tmp_path / str(options) / "shard-000000.tar").read_bytes() != (
+            written / "shard-000000.tar"
+        ).read_bytes()
+        with pytest.raises(InputError, match=f"made with {next(iter(options))} None, not"):
+            write(plan, written)
 
 
 def test_a_damaged_folder_is_not_read(written: Path, tmp_path: Path) -> None:

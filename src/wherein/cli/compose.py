@@ -37,6 +37,21 @@ def compose(
             'pairs and phrases such as "left apple".'
         ),
     ] = "paper",
+    soft: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=32, help="Edges fade inwards, over so many pixels at most.", show_default="the preset's, 0"
+        ),
+    ] = None,
+    jitter: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Largest change of an object's brightness, contrast and saturation, as a share.",
+            show_default="the preset's: augmented 0.3, others 0",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="A composite follows from it and its index.")] = 0,
     workers: Annotated[
         int, typer.Option(min=1, help="Shards written at the same time.", show_default="all cores")
@@ -62,7 +77,7 @@ def compose(
         raise InputError("Say how many composites to make: --count N.")
     if engine not in ("local", "ray"):
         raise InputError(f"There is no engine {engine!r}: choose local or ray.")
-    plan = Plan(count or SHOWN, preset, side, seed, objects, backgrounds, keep_held_out, per_shard, image)
+    plan = Plan(count or SHOWN, preset, side, seed, objects, backgrounds, keep_held_out, per_shard, image, soft, jitter)
     if preview is not None:
         pictures.check_file(preview)
         scenes = plan.open()

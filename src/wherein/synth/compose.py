@@ -19,6 +19,8 @@ APART = 0.2
 """Two instances of a name are told apart by their place from this offset of their centres on, in image sides."""
 HIDES = 0.05
 """An object lies before another one if it hides at least this fraction of it."""
+SOFTEST = 32
+"""Largest radius over which an edge may fade, pixels."""
 _BEGINNINGS = 20  # of a composite on a grid, which is not left with fewer objects than drawn
 
 
@@ -62,6 +64,11 @@ class ComposeConfig:
             raise InputError(
                 f"ComposeConfig needs pairs from 0 to 1, and max_objects of 2 or more with them; "
                 f"got {self.pairs} and {self.max_objects}."
+            )
+        if not (0 <= self.soft <= SOFTEST and 0 <= self.jitter <= 1):
+            raise InputError(
+                f"ComposeConfig needs soft from 0 to {SOFTEST} pixels and jitter from 0 to 1; "
+                f"got {self.soft} and {self.jitter}."
             )
 
 

@@ -19,7 +19,7 @@ from wherein.synth.backgrounds import Backgrounds
 from wherein.synth.compose import compose
 from wherein.synth.holdout import is_held_out
 from wherein.synth.objects import IMAGE_SUFFIXES, INDEX, Cutout, ObjectBank
-from wherein.synth.scene import PRESETS, Scenes
+from wherein.synth.scene import PRESETS, Preset, Scenes
 
 IMAGES = ("jpg", "webp")
 """Formats of the images in a shard: JPEG at quality 95, WebP at quality 90 (half the bytes, nine times the work)."""
@@ -30,7 +30,8 @@ class Plan:
     """`count` composites of a preset, `side` pixels wide.
 
     objects, backgrounds: folders that take the place of the bank and the pictures in the package; keep_held_out: also
-    objects of COCO's and VOC's categories; per_shard: composites in a shard; image: one of `IMAGES`.
+    objects of COCO's and VOC's categories; per_shard: composites in a shard; image: one of `IMAGES`; soft, jitter:
+    those of `ComposeConfig` instead of the preset's.
     """
 
     count: int
@@ -42,6 +43,8 @@ class Plan:
     keep_held_out: bool = False
     per_shard: int = 1000
     image: str = "jpg"
+    soft: float | None = None
+    jitter: float | None = None
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -56,6 +59,15 @@ class Plan:
         for folder in (self.objects, self.backgrounds):
             if folder is not None and not folder.is_dir():
                 raise InputError(f"{folder} is not a folder.")
+        _ = self.made  # complains of soft or jitter
+
+    @property
+    def made(self) -> Preset:
+        """How the scenes are made: the preset, but for what is asked for instead."""
+        preset = PRESETS[self.preset]
+        soft = preset.config.soft if self.soft is None else self.soft
+        jitter = preset.config.jitter if self.jitter is None else self.jitter
+        return replace(preset, config=replace(preset.config, soft=soft, jitter=jitter))
 
     @property
     def shards(self) -> int:
@@ -79,7 +91,7 @@ class Plan:
                 "Every cut-out belongs to a category of COCO or VOC, held out for tests: see --keep-held-out."
             )
         grounds = Backgrounds.from_folder(self.backgrounds) if self.backgrounds else Backgrounds.load()
-        return Scenes(kept, grounds, self.side, self.seed, PRESETS[self.preset])
+        return Scenes(kept, grounds, self.side, self.seed, self.made)
 
     def settings(self, scenes: Scenes) -> dict[str, Any]:
         """What a shard's bytes follow from; of folders, what is in them and not where they are.
@@ -114,7 +126,7 @@ class Plan:
 
     def _compose_alone(self, cutout: Cutout) -> None:
         """One object on black, at fewer sizes than a composite may try: what fits barely would not fit some day."""
-        alone = replace(PRESETS[self.preset].config, min_objects=1, max_objects=1, pairs=0.0, tries=5)
+        alone = replace(self.made.config, min_objects=1, max_objects=1, pairs=0.0, tries=5)
         compose(np.zeros((self.side, self.side, 3), np.uint8), ObjectBank([cutout]), np.random.default_rng(0), alone)
 
 
