@@ -19,7 +19,7 @@ from wherein.training.pixel import PixelRecipe, PixelTask, measure
 from wherein.training.trainer import TrainConfig, fit
 from wherein.vlm import load_vlm
 
-SIZES = {"tokens": 16, "lora_rank": 8}
+SIZES = {"tokens": 16, "lora_rank": 8, "proposal_dim": 128}
 """Half of the published visual tokens, a quarter of the rank: of an adapter below 25 MB, and of a cheaper step."""
 
 

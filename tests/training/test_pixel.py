@@ -191,6 +191,14 @@ def test_regions_have_the_names_and_phrases_the_boxes_of_their_images(
     assert len(set(pairs)) == count  # none twice while another waits
 
 
+def test_a_region_can_be_given_by_a_point_in_it(reader: PixelReader, images: list[Described]) -> None:
+    boxes, points = (region_rows(reader, images, 7, rng(), pointed) for pointed in (False, True))
+    assert torch.equal(boxes["labels"], points["labels"]) and torch.equal(boxes["rows"], points["rows"])
+    low, high = boxes["prompts"].boxes.view(7, 2, 2).unbind(1)
+    share = (points["prompts"].points[:, 0] - low) / (high - low)
+    assert ((share >= 0.25) & (share <= 0.75)).all() and len(set(share.flatten().tolist())) > 1
+
+
 def test_a_phrase_is_asked_for_in_the_text_before_it(reader: PixelReader, images: list[Described]) -> None:
     rows = phrase_rows(reader, images, 6, rng())
     questions = [reader.tokenizer.decode(row[row >= 0]) for row in rows["text"]]

@@ -29,6 +29,7 @@ from wherein.methods.centre import BOX
 from wherein.methods.pixel.dense import precision_above
 from wherein.methods.pixel.points import corners_of
 from wherein.methods.pixel.prompts import Prompts
+from wherein.methods.pixel.proposals import proposal_loss
 from wherein.methods.pixel.reader import CAPTION, REFER, REGION, Caption, PixelReader, Seen
 from wherein.synth.compose import Placed
 from wherein.synth.narrative import NOBODYS, narrate, question
@@ -37,6 +38,7 @@ from wherein.training.store import FeatureStore
 
 NAME, SENTENCE = 12, 48  # tokens of the longest name and narrative that evaluation reads
 SHOWN = 6  # images of a sheet
+POINTED = 0.25  # share of steps in which regions are given by a point
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,15 @@ class PixelTask:
             traces["tasks"] = "caption"
         parts = [
             traces,
-            region_rows(self.reader, images, self.recipe.regions, rng),
+            region_rows(self.reader, images, self.recipe.regions, rng, rng.random() < POINTED),
             phrase_rows(self.reader, images, self.recipe.phrases, rng),
         ]
-        return torch.stack([self.reader.model(features=features, **part).loss for part in parts]).sum()
+        said = [self.reader.model(features=features, **part).loss for part in parts]
+        if self.reader.model.config.proposal_dim:
+            true = [torch.from_numpy(image.boxes).float() for image in images]
+            logits, boxes = self.reader.model.propose(features)
+            said.append(proposal_loss(logits, boxes, true, self.reader.model.grid, self.reader.model.config.side))
+        return torch.stack(said).sum()
 
     def evaluate(self, step: int, folder: Path, count: int = 32) -> dict[str, float]:
         """The figures of `measure` on held-out composites, two of them on known categories, too; a sheet of the first
@@ -148,17 +155,19 @@ def trace_rows(
 
 
 def region_rows(
-    reader: PixelReader, images: Sequence[Described], count: int, rng: np.random.Generator
+    reader: PixelReader, images: Sequence[Described], count: int, rng: np.random.Generator, pointed: bool = False
 ) -> dict[str, Any]:
-    """The boxes of `count` objects and their names, as `PixelLM.forward` takes them; as few twice as can be."""
+    """The boxes of `count` objects, or if `pointed` a point in each, and their names, as `PixelLM.forward` takes them;
+    as few twice as can be."""
     pool = [(row, thing) for row, image in enumerate(images) for thing in range(len(image.names))]
     drawn = _drawn(pool, count, rng)
+    boxes = _boxes(images, drawn)
     return {
         "labels": reader.labels([images[row].names[thing] for row, thing in drawn]),
         "text": reader.texts([REGION] * count),
         "tasks": "caption",
         "rows": torch.tensor([row for row, _ in drawn]),
-        "prompts": Prompts(boxes=_boxes(images, drawn)),
+        "prompts": Prompts(points=_inside(boxes, rng)) if pointed else Prompts(boxes=boxes),
     }
 
 
@@ -239,6 +248,12 @@ def _placed(caption: Caption) -> list[Grounding]:
 
 def _drawn(pool: Sequence[tuple[int, int]], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     return [pool[i] for i in np.resize(rng.permutation(len(pool)), count).tolist()]
+
+
+def _inside(boxes: Tensor, rng: np.random.Generator) -> Tensor:
+    """A point float[R, 1, 2] in the middle half of each box float[R, 4]."""
+    share = torch.from_numpy(rng.uniform(0.25, 0.75, (len(boxes), 2))).to(boxes)
+    return (boxes[:, :2] + share * (boxes[:, 2:] - boxes[:, :2]))[:, None]
 
 
 def _boxes(images: Sequence[Described], drawn: Sequence[tuple[int, int]]) -> Tensor:

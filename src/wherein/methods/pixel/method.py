@@ -37,6 +37,7 @@ SETTINGS = (
     "lora_targets",
     "points_per_token",
     "point_dim",
+    "proposal_dim",
 )
 """What an adapter says of its model; the rest follows from the VLM."""
 

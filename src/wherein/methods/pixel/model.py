@@ -28,11 +28,12 @@ from wherein.methods.pixel.language import IGNORED, Reading
 from wherein.methods.pixel.masks import MaskAdapter, draw
 from wherein.methods.pixel.points import PointHead, boxes_between
 from wherein.methods.pixel.prompts import Prompts, embed, places
+from wherein.methods.pixel.proposals import ProposalHead
 from wherein.methods.pixel.targets import Targets
 
-BETWEEN = ("prompt_encoder", "extractor", "to_words", "point_head", "mask_adapter", "lora_down", "lora_up")
+BETWEEN = ("prompt_encoder", "extractor", "to_words", "point_head", "mask_adapter", "proposals", "lora_down", "lora_up")
 STAGES = {
-    "words": ("extractor", "to_words", "point_head", "lora_down", "lora_up"),
+    "words": ("extractor", "to_words", "point_head", "proposals", "lora_down", "lora_up"),
     "masks": ("point_head", "mask_adapter"),
 }
 """What is trained: for captions, traces, phrases and boxes; and after that, for masks."""
@@ -96,13 +97,15 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.language_model = kind.from_config(config.text_config) if language_model is None else language_model
         lora.add(self.language_model, config.lora_targets, config.lora_rank, config.lora_scale)
         self.point_head = PointHead(config.text_dim, config.point_dim, config.points_per_token)
+        if config.proposal_dim:
+            self.proposals = ProposalHead(sum(encoder.width for encoder in made), config.proposal_dim)
         self.post_init()  # type: ignore[no-untyped-call]
         self.train_stage("words")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[no-untyped-call]
-        if isinstance(module, PromptFeatureExtractor | MaskAdapter):
+        if isinstance(module, PromptFeatureExtractor | MaskAdapter | ProposalHead):
             module.start()
         elif isinstance(module, SamPositionalEmbedding):
             initialization.normal_(module.positional_embedding)
@@ -248,6 +251,22 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         said = (labels != IGNORED) & (labels != self.config.end_token_id)
         added = self.mask_adapter(visual, states.to(visual), said)
         return draw(self.prompt_encoder, self.mask_decoder, image, boxes, added)
+
+    def propose(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Of each cell of the finest grid: the logit float[B, N] that it is in the middle of a thing, and that thing's
+        box float[B, N, 4], model pixels.
+
+        Raises InputError for a model without a head for it.
+        """
+        if not self.config.proposal_dim:
+            raise InputError("This pixel-aligned model proposes no boxes: build it with a proposal_dim, and train it.")
+        cells, grid = encoders.align([x.to(self.device) for x in features], self.grids)
+        return self.proposals(cells, grid, self.config.side)  # type: ignore[no-any-return]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the finest of the encoders' features."""
+        return max(self.grids, key=lambda grid: grid[0] * grid[1])
 
     def _sizes(self, count: int) -> Tensor:
         return torch.full((count, 2), float(self.config.side), device=self.device)
