@@ -7,7 +7,8 @@ eager attention and `output_attentions=True`, which builds a matrix of all token
 
 eager_to_capture, eager_to_stopped, capture_to_plain, stopped_to_plain: medians of ratios over turns made one after
 another; `stopped`, a grounding call with heads as published, reads three of layer 14 (of 32) and runs no further
-extra_mib: how much further a fresh process grew during a call than during the plain one, which makes the same cache
+extra_mib: how much further a fresh process grew during a call than during the plain one, which makes the same cache; on
+a GPU (bfloat16), how much more of its memory was held at most
 share_of_eager: capture's extra over eager's
 """
 
@@ -18,7 +19,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cost import cost
 from published import Scale, build
 
 from wherein.methods.heads.canvas import Canvas
@@ -42,9 +43,10 @@ def calls(vlm: HFVLM, side: tuple[int, int]) -> Calls:
     """The plain forward, ours with all heads and with three, and eager's, from the same prepared image."""
     image = np.random.default_rng(0).integers(0, 256, (*side, 3), np.uint8)
     pixels, (frame,) = vlm.prepare([image])
+    pixels = vlm._on_device(pixels)
     canvas = Canvas(vlm, frame)
-    words = torch.tensor([vlm.encode(TEXT)])
-    bare = vlm._processed(frame.width, frame.height, True)
+    words = torch.tensor([vlm.encode(TEXT)], device=vlm.device)
+    bare = vlm._on_device(vlm._processed(frame.width, frame.height, True))
     asked = {**bare, **{key: value for key, value in pixels.items() if key not in bare or "pixel" in key}}
     asked["input_ids"] = torch.cat([bare["input_ids"], words], 1)
     asked["attention_mask"] = torch.ones_like(asked["input_ids"])
@@ -91,29 +93,26 @@ def _status(field: str) -> int:
 
 
 @torch.inference_mode()
-def measure(family: str, narrow: int, turns: int) -> dict[str, Any]:
+def measure(family: str, narrow: int, turns: int, device: str) -> dict[str, Any]:
     """The figures of one family."""
-    vlm = build(family, Scale(narrow, 1), "cpu", torch.float32)
+    on_cpu = device == "cpu"
+    vlm = build(family, Scale(narrow, 1), device, torch.float32 if on_cpu else torch.bfloat16)
     works = calls(vlm, FAMILIES[family])
     tokens = len(vlm.image_tokens(vlm.frame_of(*FAMILIES[family])).positions)
-    extra = {name: grown_alone(family, narrow, name) for name in works}
+    extra = {name: grown_alone(family, narrow, name) for name in works} if on_cpu else {}
     for work in works.values():
         work()
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(turns):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
+    rounds = [{name: cost(work, device) for name, work in works.items()} for _ in range(turns)]
+    extra = extra or {name: max(taken[name].mib for taken in rounds) for name in works}
 
     def ratio(one: str, two: str) -> float:
         """The median of the ratios of each turn."""
-        return round(median(a / b for a, b in zip(times[one], times[two], strict=True)), 3)
+        return round(median(taken[one].seconds / taken[two].seconds for taken in rounds), 3)
 
     beyond = {name: round(max(0.0, extra[name] - extra["plain"]), 1) for name in ("capture", "stopped", "eager")}
     return {
         "image_tokens": tokens,
-        "seconds": {name: round(median(taken), 3) for name, taken in times.items()},
+        "seconds": {name: round(median(taken[name].seconds for taken in rounds), 4) for name in works},
         "eager_to_capture": ratio("eager", "capture"),
         "eager_to_stopped": ratio("eager", "stopped"),
         "capture_to_plain": ratio("capture", "plain"),
@@ -129,6 +128,7 @@ def main() -> None:
     parser.add_argument("--family", choices=FAMILIES, action="append", help="one of them only; may be repeated")
     parser.add_argument("--narrow", type=int, default=8, help="what widths and numbers of heads are divided by")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", help="run this call once and print by how many MiB the process grew")
     given = parser.parse_args()
     if given.only:
@@ -137,10 +137,15 @@ def main() -> None:
             vlm = build(family, Scale(given.narrow, 1), "cpu", torch.float32)
             print(grown(calls(vlm, FAMILIES[family])[given.only]))
         return
-    found: dict[str, Any] = {"narrow": given.narrow, "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
+    found: dict[str, Any] = {
+        "narrow": given.narrow,
+        "device": given.device,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+    }
     for family in given.family or FAMILIES:
-        found[family] = measure(family, given.narrow, given.turns)
-        print(family, json.dumps(found[family], indent=1))
+        found[family] = measure(family, given.narrow, given.turns, given.device)
+        print(family, json.dumps(found[family], indent=1), flush=True)
     print(json.dumps(found))
 
 

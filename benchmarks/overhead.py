@@ -12,8 +12,10 @@ prepared pixels and one prompt
 counted_reduced, counted_published: parameters x tokens of such a step's forward, in G: the encoder's blocks, and
 everything behind them without the output embeddings; the encoder's share of both; and the uncached_to_cached that
 follows if nothing else took time: (encoder + 2 x rest) / (2 x rest), as gradients flow back through the rest only
-peak_rss_mib: of this process after each part; peak_device_mib: of a GPU, over all of them
-Times are medians in seconds of calls made in turn; ratios are medians over the turns.
+step_samples_per_second: images of such a step from stored features, a second
+peak_rss_mib: of this process after each part; device_mib: of a GPU, during each call, the weights included
+Times are medians in seconds of calls made in turn; ratios are medians over the turns. Each part prints its line when it
+is done, and what fails (`failed`) takes no other part with it.
 
 The two counts have the same proportion up to the rounding of depths. Two things are in neither and weigh more in the
 reduced model: attention's own products (tokens x tokens x width), which shrink by the width once where parameters
@@ -28,7 +30,7 @@ import re
 import resource
 import sys
 import tempfile
-import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +42,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers as T
+from cost import cost
 from published import BUILDERS, PHRASES, Scale, build, parameters
 from torch import Tensor, nn
 
@@ -64,23 +67,20 @@ def random_pin(vlm: HFVLM) -> Pin:
         return Pin(vlm, adapter.save(folder, "pin", vlm, config.to_dict(), module.state_dict(), ""))
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock time of one call, a GPU's work included."""
-    began = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def in_turn(works: Works, times: int) -> dict[str, float]:
-    """Median seconds of each call, made in turn after one that does not count; `x_to_y` of each to the first, `y`."""
+def in_turn(vlm: HFVLM, works: Works, times: int) -> dict[str, Any]:
+    """Median seconds of each call, made in turn after one that does not count; `x_to_y` of each to the first, `y`; on a
+    GPU, under `device_mib`, the memory of each."""
+    device = str(vlm.device)
     for work in works.values():
-        seconds(work)
-    rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(times)]
+        cost(work, device)
+    rounds = [{name: cost(work, device) for name, work in works.items()} for _ in range(times)]
     first, *others = works
-    medians = {name: median(taken[name] for taken in rounds) for name in works}
-    return medians | {f"{name}_to_{first}": median(taken[name] / taken[first] for taken in rounds) for name in others}
+    figures: dict[str, Any] = {name: median(taken[name].seconds for taken in rounds) for name in works}
+    for name in others:
+        figures[f"{name}_to_{first}"] = median(taken[name].seconds / taken[first].seconds for taken in rounds)
+    if vlm.device.type == "cuda":
+        figures["device_mib"] = {name: round(max(taken[name].mib for taken in rounds)) for name in works}
+    return figures
 
 
 def asking(vlm: HFVLM, image: np.ndarray[Any, Any]) -> dict[str, Tensor]:
@@ -115,29 +115,34 @@ def generate(vlm: HFVLM, inputs: Mapping[str, Tensor], new: int) -> object:
     return written
 
 
-def inference(vlm: HFVLM, pin: Pin, new: int, times: int) -> dict[str, float]:
-    """generate with PIN and without; the forward, one phrase and ten."""
-    width, height = vlm.size
-    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+def generation(vlm: HFVLM, new: int, times: int) -> dict[str, Any]:
+    """generate with PIN and without."""
+    pin, inputs = random_pin(vlm), asking(vlm, noise(vlm)(0).image)
+
+    def with_pin() -> object:
+        with pin.install(vlm.frame_of(*vlm.size)):
+            return generate(vlm, inputs, new)
+
+    figures = in_turn(vlm, {"generate_plain": lambda: generate(vlm, inputs, new), "generate_pin": with_pin}, times)
+    figures["generate_pin_to_plain"] = figures.pop("generate_pin_to_generate_plain")
+    return figures
+
+
+def grounding(vlm: HFVLM, times: int) -> dict[str, Any]:
+    """The forward, one phrase and ten."""
+    pin, image = random_pin(vlm), noise(vlm)(0).image
     inputs = asking(vlm, image)
 
     @torch.inference_mode()
     def forward() -> object:
         return vlm.model(**inputs)
 
-    def with_pin() -> object:
-        with pin.install(vlm.frame_of(width, height)):
-            return generate(vlm, inputs, new)
-
-    plain = {"generate_plain": lambda: generate(vlm, inputs, new), "generate_pin": with_pin}
-    grounding = {
+    works = {
         "forward": forward,
         "one_phrase": lambda: pin.ground(image, PHRASES[:1]),
         "ten_phrases": lambda: pin.ground(image, PHRASES),
     }
-    figures = in_turn(plain, times)
-    figures["generate_pin_to_plain"] = figures.pop("generate_pin_to_generate_plain")
-    return {**figures, "peak_rss_plain_mib": peak(), **in_turn(grounding, times)}
+    return in_turn(vlm, works, times)
 
 
 class Encoding(FeatureStore):
@@ -167,7 +172,7 @@ def noise(vlm: HFVLM) -> Callable[[int], Labelled]:
     return source
 
 
-def training(vlm: HFVLM, folder: Path, times: int) -> tuple[dict[str, float], dict[str, int]]:
+def training(vlm: HFVLM, folder: Path, times: int) -> tuple[dict[str, Any], dict[str, int]]:
     """The same PIN step from stored features and with the encoder in it; the tokens of the latter (see `counting`)."""
     recipe = replace(RECIPES["paper"], batch=BATCH)
     stores = {
@@ -190,8 +195,9 @@ def training(vlm: HFVLM, folder: Path, times: int) -> tuple[dict[str, float], di
 
     with counting(vlm) as tokens:
         step("step_uncached")
-    figures = in_turn({name: lambda name=name: step(name) for name in tasks}, times)  # type: ignore[misc]
+    figures = in_turn(vlm, {name: lambda name=name: step(name) for name in tasks}, times)  # type: ignore[misc]
     figures["uncached_to_cached"] = figures.pop("step_uncached_to_step_cached")
+    figures["step_samples_per_second"] = BATCH / figures["step_cached"]
     return {**figures, "loss_cached": losses["step_cached"], "loss_uncached": losses["step_uncached"]}, tokens
 
 
@@ -242,24 +248,45 @@ def peak() -> int:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
 
 
+def trained(vlm: HFVLM, args: argparse.Namespace, scale: Scale) -> dict[str, Any]:
+    """`training`, and what its tokens cost by count."""
+    with tempfile.TemporaryDirectory() as folder:
+        figures, tokens = training(vlm, Path(folder), args.times)
+    return {
+        **figures,
+        "counted_reduced": counted(vlm, parameters(args.family, scale), tokens),
+        "counted_published": counted(vlm, parameters(args.family, Scale(1, 1)), tokens),
+    }
+
+
 def measure(args: argparse.Namespace, scale: Scale) -> dict[str, Any]:
-    """Build, measure, count."""
+    """Build, then measure part by part."""
     dtype = torch.bfloat16 if args.full or args.device != "cpu" else torch.float32
     vlm = build(args.family, scale, args.device, dtype)
-    made = peak()
-    figures = inference(vlm, random_pin(vlm), args.new, args.times)
-    ground = peak()
-    with tempfile.TemporaryDirectory() as folder:
-        steps, tokens = training(vlm, Path(folder), args.times)
-    figures = {name: round(value, 4) for name, value in {**figures, **steps}.items()}
-    memory = {"model": made, "plain": figures.pop("peak_rss_plain_mib"), "ground": ground, "train": peak()}
-    if args.device != "cpu":
-        figures["peak_device_mib"] = round(torch.cuda.max_memory_allocated(args.device) / 2**20)
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "generation": lambda: generation(vlm, args.new, args.times),
+        "grounding": lambda: grounding(vlm, args.times),
+        "training": lambda: trained(vlm, args, scale),
+    }
+    figures: dict[str, Any] = {}
+    device: dict[str, int] = {}
+    memory, failed = {"model": peak()}, []
+    for name, part in parts.items():
+        try:
+            found = part()
+        except Exception:  # whatever it is, the other parts are worth having
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        print(json.dumps({"part": name, **found}), flush=True)
+        memory[name] = peak()
+        device |= found.pop("device_mib", {})
+        figures |= {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
     return {
         **figures,
         "peak_rss_mib": memory,
-        "counted_reduced": counted(vlm, parameters(args.family, scale), tokens),
-        "counted_published": counted(vlm, parameters(args.family, Scale(1, 1)), tokens),
+        "device_mib": device,
+        "failed": failed,
         "parameters": sum(p.numel() for p in vlm.parameters()),
         "image_and_prompt_tokens": asking(vlm, np.zeros((*vlm.size[::-1], 3), np.uint8))["input_ids"].shape[1],
         "dtype": str(dtype).removeprefix("torch."),
@@ -285,6 +312,7 @@ def main() -> None:
         sys.exit(str(error))
     settings = {"family": args.family, "narrow": scale.narrow, "shallow": scale.shallow, "device": args.device}
     print(json.dumps({**figures, **settings, "threads": torch.get_num_threads()}))
+    sys.exit(1 if figures["failed"] else 0)
 
 
 if __name__ == "__main__":
