@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wherein.errors import ImageError, InputError
+from wherein.geometry import Frame
 from wherein.grounding import Grounding
 from wherein.locator import Answer, Locator
 
@@ -48,9 +49,14 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         if "<|im_end|>" in phrase:
             raise InputError("special")
 
+    def frame_of(width: int, height: int) -> Frame:
+        """Squashed; "crop" shows the middle 40 of 80 columns."""
+        frame = Frame.identity(width, height).resize(40, 20)
+        return frame.crop(10, 0, 20, 20) if loads[0][0] == "crop" else frame
+
     def load_vlm(name: str, device: str, dtype: str, *_: int | None) -> SimpleNamespace:
         loads.append((name, device))
-        return SimpleNamespace(name=name, check_phrase=check_phrase)
+        return SimpleNamespace(name=name, check_phrase=check_phrase, frame_of=frame_of)
 
     def create(name: str, vlm: SimpleNamespace, adapter: str | Path | None) -> FakeMethod:
         loads.append((name, vlm.name, adapter))
@@ -60,6 +66,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     methods = SimpleNamespace(create=create, names=lambda: ["pin", "text"])
     monkeypatch.setitem(sys.modules, "wherein.methods", methods)
     return loads
+
+
+KEYS = ["truncated", "visible", "model", "method", "adapter", "groundings"]
 
 
 def answer(*groundings: Grounding) -> Answer:
@@ -74,6 +83,15 @@ def test_the_answer_names_what_answered_and_keeps_the_order(loads: list[Any], tm
     assert (found.model, found.method, found.adapter) == ("tiny", "pin", str(tmp_path))
     assert [grounding.phrase for grounding in found.groundings] == ["a cat", "a dog", "a cat"]
     assert found.groundings[0].boxes.tolist() == [[0, 0, 40, 30]]
+
+
+def test_what_a_crop_cut_away_is_told(loads: list[Any]) -> None:
+    whole = Locator("tiny").locate(PIXELS, "a cat").to_dict()
+    assert (whole["truncated"], whole["visible"]) == (False, [0, 0, 80, 60])
+    loads.clear()
+    found = Locator("crop").locate(PIXELS, "a cat")
+    assert found.truncated and found.visible == (20, 0, 60, 60)
+    assert json.loads(json.dumps(found.to_dict()))["visible"] == [20, 0, 60, 60]
 
 
 def test_a_single_phrase_and_an_image_from_memory(loads: list[Any]) -> None:
@@ -105,7 +123,7 @@ def test_the_models_control_tokens_are_refused_before_the_image_is_read(loads: l
 
 def test_to_dict_survives_json() -> None:
     document = json.loads(json.dumps(answer(FOUND, ABSENT, INVALID).to_dict(), allow_nan=False))
-    assert list(document) == ["schema", "image", "width", "height", "model", "method", "adapter", "groundings"]
+    assert list(document) == ["schema", "image", "width", "height", *KEYS]
     assert document["schema"] == 1
     assert document["groundings"][0]["boxes"] == [[1, 2, 30, 40], [5, 6, 7, 8]]
     assert [grounding["absent"] for grounding in document["groundings"]] == [False, True, False]

@@ -43,6 +43,8 @@ class Answer:
         adapter: the adapter as given; None where the method needs none or uses its built-in one.
         groundings: one for each phrase, in the order of the phrases.
         pixels: uint8[H, W, 3], the image.
+        visible: x0, y0, x1, y1 of the part of the image that the model was shown, where its preprocessing crops; None
+            where it saw all of it.
     """
 
     image: str | None
@@ -53,6 +55,12 @@ class Answer:
     adapter: str | None
     groundings: list[Grounding]
     pixels: NDArray[np.uint8] = field(repr=False)
+    visible: tuple[float, float, float, float] | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether a part of the image was cut away before the model saw it: what is there cannot be found."""
+        return self.visible is not None
 
     def to_dict(self) -> dict[str, Any]:
         """This answer as plain Python values, ready for `json.dumps`; docs/json.md describes every key."""
@@ -61,6 +69,8 @@ class Answer:
             "image": self.image,
             "width": self.width,
             "height": self.height,
+            "truncated": self.truncated,
+            "visible": list(self.visible or (0.0, 0.0, float(self.width), float(self.height))),
             "model": self.model,
             "method": self.method,
             "adapter": self.adapter,
@@ -164,15 +174,19 @@ class Locator:
         for phrase in checked:
             self.vlm.check_phrase(phrase)
         pixels = images.load(image)
+        groundings = self.method.ground(pixels, checked, every=every)
+        height, width = pixels.shape[:2]
+        frame = self.vlm.frame_of(width, height)
         return Answer(
             image=str(image) if isinstance(image, str | Path) else None,
-            width=pixels.shape[1],
-            height=pixels.shape[0],
+            width=width,
+            height=height,
             model=self.vlm.name,
             method=self.method.name,
             adapter=self.adapter,
-            groundings=self.method.ground(pixels, checked, every=every),
+            groundings=groundings,
             pixels=pixels,
+            visible=frame.visible if frame.truncated([[0, 0, width, height]])[0] else None,
         )
 
     def locate_many(

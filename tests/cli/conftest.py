@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wherein.errors import ImageError, InputError
+from wherein.geometry import Frame
 from wherein.grounding import Grounding
 
 
 class FakeModel:
-    """Model and method in one: "a unicorn" is absent, "a mumble" gets no box, 13 pixels of width are refused."""
+    """Model and method in one: "a unicorn" is absent, "a mumble" gets no box, 13 pixels of width are refused.
+
+    It sees the upper half of an image that is higher than wide.
+    """
 
     name = "tiny"
     score_kind = "token probability"
@@ -31,6 +35,10 @@ class FakeModel:
     def check_phrase(self, phrase: str) -> None:
         if "<|im_end|>" in phrase:
             raise InputError("The phrase holds <|im_end|>.")
+
+    def frame_of(self, width: int, height: int) -> Frame:
+        frame = Frame.identity(width, height)
+        return frame.crop(0, 0, width, height // 2) if height > width else frame
 
     def caption(self, images: Sequence[NDArray[np.uint8]]) -> list[str]:
         self.images += images

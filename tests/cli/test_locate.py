@@ -42,6 +42,13 @@ def test_the_table_says_what_was_found_and_what_answered(loads: list[Any], photo
     assert "\x1b" not in result.stdout  # neither colours for a file nor what a model wrote
 
 
+def test_the_table_says_what_a_crop_cut_away(loads: list[Any], tmp_path: Path) -> None:
+    for name, size in (("wide.png", (80, 60)), ("high.png", (60, 80))):
+        Image.new("RGB", size).save(tmp_path / name)
+    wide, high = (" ".join(run(tmp_path / name, "a cat").stdout.split()) for name in ("wide.png", "high.png"))
+    assert "saw only" not in wide and "saw only 0, 0, 60, 40 of the image" in high
+
+
 def test_json_is_one_document_and_nothing_else(loads: list[Any], photos: Path) -> None:
     before = tree(photos)
     result = run(photos / "a.jpg", "a cat", "a unicorn", "--json")

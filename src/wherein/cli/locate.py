@@ -8,7 +8,7 @@ Notable choices:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -117,9 +117,10 @@ def _print_table(answer: Answer) -> None:
     from rich.text import Text
 
     kinds = ", ".join(dict.fromkeys(grounding.score_kind for grounding in answer.groundings))
+    seen = "" if answer.visible is None else f"; the model saw only {_spoken(answer.visible)} of the image"
     table = Table(
         title=Text(f"{printable(answer.image or '')}, {answer.width} x {answer.height} pixels"),
-        caption=Text(f"model {answer.model}, method {answer.method}; score: {kinds}"),
+        caption=Text(f"model {answer.model}, method {answer.method}; score: {kinds}{seen}"),
         title_justify="left",
         caption_justify="left",
     )
@@ -138,7 +139,9 @@ def _rows(grounding: Grounding) -> list[tuple[str, str]]:
         return [("absent" if sure is None else f"absent (p={sure:.2f})", "")]
     if grounding.invalid:
         return [(f"no box in the answer {printable(grounding.answer or '')!r}", "")]
-    return [
-        (", ".join(f"{coordinate:.0f}" for coordinate in box), f"{score:.2f}")
-        for box, score in zip(grounding.boxes, grounding.scores, strict=True)
-    ]
+    return [(_spoken(box), f"{score:.2f}") for box, score in zip(grounding.boxes, grounding.scores, strict=True)]
+
+
+def _spoken(box: Iterable[float]) -> str:
+    """A box x0, y0, x1, y1 in whole pixels."""
+    return ", ".join(f"{coordinate:.0f}" for coordinate in box)
