@@ -83,6 +83,7 @@ def test_of_a_whole_model(tiny: ModuleType) -> None:
     features = model.features(torch.rand(2, 3, tiny.SIDE, tiny.SIDE) * 255)
     logits, boxes = model.propose(features)
     assert logits.shape == (2, 25) and boxes.shape == (2, 25, 4) and model.grid == (5, 5)
+    assert logits.detach().sigmoid().mean() < 0.05 and not boxes.isnan().any()  # nothing anywhere, before training
     own = {name for name in model.trained() if name.startswith("proposals/")}
     assert len(own) == 8 and own <= set(model.kept())
     with pytest.raises(InputError, match="proposes no boxes"):

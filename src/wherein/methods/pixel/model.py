@@ -105,7 +105,7 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[no-untyped-call]
-        if isinstance(module, PromptFeatureExtractor | MaskAdapter | ProposalHead):
+        if isinstance(module, PromptFeatureExtractor | MaskAdapter):
             module.start()
         elif isinstance(module, SamPositionalEmbedding):
             initialization.normal_(module.positional_embedding)

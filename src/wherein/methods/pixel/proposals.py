@@ -18,7 +18,8 @@ from wherein import geometry
 from wherein.methods.pixel.losses import sigmoid_focal
 
 MIDDLE = 0.5  # share of a box, along each axis, whose cells speak for it
-PRIOR = -4.6  # logit of one in a hundred: most cells are in the middle of nothing
+START = (-4.6, 2.0, 2.0, 2.0, 2.0)
+"""What an untrained head says of every cell: one in a hundred is in the middle of a thing, four cells by four."""
 SAME = 0.5  # IoU of two proposals that mean one thing
 DISTANCE_WEIGHT = 1.0  # of distances in cells, beside the focal loss
 
@@ -31,19 +32,12 @@ class ProposalHead(nn.Module):
         self.cells = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, width), nn.GELU())
         self.around = nn.Conv2d(width, width, 3, padding=1)
         self.say = nn.Linear(width, 5)
-        self.start()
-
-    @torch.no_grad()
-    def start(self) -> None:
-        """The first values of what is last: nothing anywhere, and things as large as a few cells."""
-        nn.init.normal_(self.say.weight, std=0.01)
-        self.say.bias.copy_(torch.tensor([PRIOR, 2.0, 2.0, 2.0, 2.0]))
 
     def forward(self, cells: Tensor, grid: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
         """Logits float[B, N] and boxes float[B, N, 4], pixels of the square of `side`; `grid`: rows and columns."""
         x: Tensor = self.cells(cells).transpose(1, 2).reshape(len(cells), -1, *grid)
         x = nn.functional.gelu(x + self.around(x)).flatten(2).transpose(1, 2)
-        said = self.say(x)
+        said = self.say(x) + x.new_tensor(START)  # not the bias: transformers begins each with zero
         middle, step = middles(grid, side, said)
         reach = said[..., 1:] * step.repeat(2) * said.new_tensor([-1, -1, 1, 1])
         return said[..., 0], middle.repeat(1, 2) + reach
