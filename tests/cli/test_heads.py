@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +92,64 @@ def test_heads_are_found_tabled_and_used(tmp_path: Path) -> None:
     assert "pairs.json" in json.loads((tmp_path / "real.json").read_text())["found"]["data"]
 
 
+@pytest.fixture
+def refcoco(tmp_path: Path) -> Path:
+    """A folder as RefCOCO's: two images of noise, one in each split, two expressions each."""
+    folder, splits = tmp_path / "refcoco", ("train", "val")
+    (folder / "images").mkdir(parents=True)
+    size, box = {"width": 90, "height": 60}, {"bbox": [10, 10, 40, 30], "category_id": 1}
+    for i in range(2):
+        pixels = np.random.default_rng(i).integers(0, 256, (60, 90, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
+    instances = {
+        "images": [{"id": i, "file_name": f"{i}.png", **size} for i in range(2)],
+        "annotations": [{"id": i, "image_id": i, **box} for i in range(2)],
+    }
+    said = [{"sent": "left man"}, {"sent": "man with a hat"}]
+    refs = [{"ref_id": i, "ann_id": i, "image_id": i, "split": splits[i], "sentences": said} for i in range(2)]
+    (folder / "refs(unc).json").write_text(json.dumps(refs))
+    (folder / "instances.json").write_text(json.dumps(instances))
+    return folder
+
+
+def test_the_papers_run_from_the_search_to_fixed_against_greedy(
+    refcoco: Path, build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of docs/heads.md for LLaVA-1.5-7B (LH-13, LH-14), on a tiny one."""
+    monkeypatch.chdir(tmp_path)
+    vlm = build("llava")
+    config = deepcopy(vlm.model.config)
+    config.text_config.num_hidden_layers = 5  # heads of the first two never count
+    for part in (type(vlm.model)(config), vlm.processor):
+        part.save_pretrained("llava")
+
+    def run(*arguments: str) -> None:
+        done = CliRunner().invoke(app, [*arguments, "--model", "llava"])
+        assert done.exit_code == 0, done.output
+
+    where = ["--pairs", "refcoco", "--images", "refcoco/images", "--split", "train"]
+    run("heads", "find", *where, "--preset", "paper", "--pool", "3000", "--out", "heads.json")
+    found = json.loads(Path("heads.json").read_text())
+    assert found["found"]["data"].endswith("1 images") and found["found"]["by"] == "criteria"
+    run(
+        "eval",
+        "--data",
+        "refcoco",
+        "--split",
+        "val",
+        "--method",
+        "heads",
+        "--adapter",
+        "heads.json",
+        "--json",
+        "val.json",
+    )
+    assert json.loads(Path("val.json").read_text())["n"] == 2
+    run("reproduce", "heads", "--table", "criteria", "--data", "refcoco", "--split", "val", "--adapter", "heads.json")
+    rows = json.loads(Path("reproduced/heads-criteria/table.json").read_text())["data"][0]["rows"]
+    assert {"both, greedy", "both, fixed"} < set(rows)
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -99,6 +159,7 @@ def test_heads_are_found_tabled_and_used(tmp_path: Path) -> None:
         (["heads", "find", "--out", "."], "is a folder"),
         (["heads", "find", "--out", "heads.png"], "does not end in .json"),
         (["heads", "find", "--out", "h.json", "--pairs", "p.json"], "--images"),
+        (["heads", "find", "--out", "h.json", "--split", "train"], "--pairs"),
         (["heads", "find", "--out", "h.json", "--preset", "mine"], "mine"),
         (["heads", "find", "--out", "h.json", "--by", "luck"], "luck"),
         (["reproduce", "heads", "--table", "colour", "--data", "p.json"], "colour"),

@@ -147,6 +147,12 @@ def test_unknown_choices_are_refused(deep: Any, pairs: Pairs, tmp_path: Path, un
         find(deep, pairs, tmp_path / "heads.json", **unknown)  # type: ignore[arg-type]
 
 
+def test_a_model_of_which_no_layer_counts_is_refused(tiny_vlm: Any, pairs: Pairs, tmp_path: Path) -> None:
+    shallow = type(tiny_vlm)(name="shallow", layers=2)
+    with pytest.raises(InputError, match="shallow has 2 layers; heads of the first 2 never count"):
+        find(shallow, pairs, tmp_path / "heads.json")
+
+
 def test_presets_differ_where_they_say() -> None:
     paper, relative = search.PRESETS["paper"], search.PRESETS["relative"]
     assert (paper.sigma, paper.kernel, paper.threshold, paper.zoom, paper.references) == (1.0, 7, "mean", 1, ())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wherein.cli.eval import Split
 from wherein.cli.model import Bits, Device, Dtype, Model, Size
 from wherein.errors import InputError
 
@@ -32,6 +33,7 @@ def find(
         ),
     ] = None,
     images: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the images in --pairs.")] = None,
+    split: Split = None,
     pool: Annotated[
         int, typer.Option(min=2, metavar="N", help="Images to measure: drawn from --pairs, or composites to make.")
     ] = 600,
@@ -65,12 +67,14 @@ def find(
     check_choices(preset, by)
     if (pairs is None) != (images is None):
         raise InputError("--pairs and --images belong together: give both, or neither to make composites.")
+    if split is not None and pairs is None:
+        raise InputError("--split is a part of --pairs: give both, or neither to make composites.")
     if out.is_dir():
         raise InputError(f"{out} is a folder: give the name of a file in it, such as {out / 'heads.json'}.")
     if out.suffix != ".json":
         raise InputError(f"{out} does not end in .json, which the file is: such as {out.with_suffix('.json')}.")
     pictures.check_folder(out.parent)
-    real = None if pairs is None or images is None else _real(pairs, images, pool, seed)
+    real = None if pairs is None or images is None else _real(pairs, images, split, pool, seed)
     vlm: FrozenVLM = load_vlm(model, device, dtype, bits, size)
     source = real or composites(vlm, pool, seed)
     found = search(vlm, source, out, preset=preset, by=by, samples=samples, trials=trials, top=top, seed=seed)
@@ -81,9 +85,9 @@ def find(
     typer.echo(f"{out}: {chosen}; tau {found.facts['tau']:.3f}, rank correlation {told}; plot: {plot}")
 
 
-def _real(pairs: Path, images: Path, pool: int, seed: int) -> Pairs:
+def _real(pairs: Path, images: Path, split: str | None, pool: int, seed: int) -> Pairs:
     """The phrases of a data set of any format."""
     from wherein.data import open_dataset
     from wherein.training.heads import labelled
 
-    return labelled(list(open_dataset(pairs, images).samples()), pairs.name, pool, seed)
+    return labelled(list(open_dataset(pairs, images, split=split).samples()), pairs.name, pool, seed)

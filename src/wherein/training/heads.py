@@ -130,9 +130,12 @@ def find(
 ) -> Found:
     """Measure all heads of `vlm` on `pairs`, choose `top` of them, calibrate "absent" and write the file `out`.
 
-    An interrupted search goes on where it stopped, from a file beside `out`. Raises InputError for unknown choices.
+    An interrupted search goes on where it stopped, from a file beside `out`. Raises InputError for unknown choices, and
+    for a model of which no layer counts.
     """
     check_choices(preset, by)
+    if (layers := len(vlm.seams.attentions)) <= selection.FIRST:
+        raise InputError(f"{vlm.name} has {layers} layers; heads of the first {selection.FIRST} never count.")
     measured_best = "relative" if vlm.name == "default" else "paper"
     settings = PRESETS[measured_best if preset == "auto" else preset]
     rows = Rows(
