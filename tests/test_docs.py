@@ -20,6 +20,7 @@ import pytest
 
 from wherein.grounding import Grounding
 from wherein.locator import Answer
+from wherein.methods.pixel.captions import Caption, PlacedWord, Region
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(page for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if page.exists())
@@ -61,5 +62,12 @@ def test_the_json_page_names_every_key() -> None:
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", (ROOT / "docs" / "json.md").read_text(), re.M | re.S))
     grounding = Grounding("a cat", np.empty((0, 4)), np.empty(0), "token", True, 0.9)
     answer = Answer("a.jpg", 8, 6, "tiny", "pin", None, [grounding], np.zeros((6, 8, 3), np.uint8)).to_dict()
-    for section, document in [("locate", answer), ("groundings", answer["groundings"][0])]:
+    word = PlacedWord("cat", 0, 3, np.zeros(2), np.zeros(4))
+    caption = Caption("cat", [word], 0.5, True)
+    said = {
+        "trace": caption.to_dict(),
+        "words": word.to_dict(),
+        "regions": Region(caption, point=np.zeros(2)).to_dict(),
+    }
+    for section, document in [("locate", answer), ("groundings", answer["groundings"][0]), *said.items()]:
         assert re.findall(r"^\| `(\w+)`", sections[section], re.M) == list(document)

@@ -38,6 +38,20 @@ def save_heads(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def save_pixel(tmp_path: Path) -> Callable[..., Path]:
+    """Save a small untrained pixel-aligned model on the default VLM; returns its folder."""
+
+    def save(vlm: Any) -> Path:
+        from wherein.methods.pixel import method
+
+        torch.manual_seed(0)
+        reader = method.begin(vlm, tokens=4, extractor_dim=32, extractor_out=32, point_dim=16, lora_rank=2)
+        return method.save(tmp_path / "pixel", reader.model, vlm, "# For tests\n")
+
+    return save
+
+
+@pytest.fixture
 def save_insert(tmp_path: Path) -> Callable[..., Path]:
     """Save what training a method of a model starts from, its weights moved; returns the folder.
 

@@ -22,10 +22,15 @@ OTHER_MODEL = {name for name in methods.names() if REGISTRY[name].built_in_only}
 
 @pytest.fixture(params=methods.names())
 def method(
-    request: pytest.FixtureRequest, tiny_vlm: Any, save_insert: Callable[..., Path], save_heads: Callable[..., Path]
+    request: pytest.FixtureRequest,
+    tiny_vlm: Any,
+    save_insert: Callable[..., Path],
+    save_heads: Callable[..., Path],
+    save_pixel: Callable[..., Path],
 ) -> Method:
     if request.param in OTHER_MODEL:
-        return methods.create(request.param, request.getfixturevalue("default_vlm"))
+        vlm = request.getfixturevalue("default_vlm")
+        return methods.create(request.param, vlm, save_pixel(vlm) if request.param in LOADED else None)
     if request.param not in LOADED:
         return methods.create(request.param, tiny_vlm)
     saved = save_heads(tiny_vlm) if request.param == "heads" else save_insert(request.param, tiny_vlm)
@@ -69,7 +74,7 @@ def test_boxes_scale_with_the_image(method: Method, image: NDArray[np.uint8]) ->
 
 def test_names_are_known_and_auto_is_the_model_s_best(tiny_vlm: Any) -> None:
     baselines = {"random", "in_context", "coop", "vpt", "vpt_encoder", "lora"}
-    assert {"pin", "heads", "text", "cam", "centre"} | baselines == set(methods.names())
+    assert {"pin", "heads", "pixel", "text", "cam", "centre"} | baselines == set(methods.names())
     assert methods.names() == sorted(methods.names())
     assert methods.create("auto", tiny_vlm).name == tiny_vlm.best_method
 

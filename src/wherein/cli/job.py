@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from wherein import images
+from wherein import images, pictures
 from wherein.errors import ImageError, InputError
 
 STDIN = "-"
@@ -45,6 +45,28 @@ class Job:
                 self.names.append(argument)
         if self.names.count(STDIN) > 1:
             raise InputError("Standard input can be read once: give - for one image only.")
+
+    def drawings(self, save: Path) -> dict[str, Path]:
+        """Which file each image is drawn to; in a folder, a drawing keeps the name of its image.
+
+        Raises InputError where it cannot be written, or would take the place of an image or of another drawing.
+        """
+        if not self.many:
+            pictures.check_file(save)
+            drawings = {self.names[0]: save}
+        else:
+            if save.suffix.lower() in pictures.FORMATS:
+                raise InputError(f"{save} is one picture, but there are many images: give --save a folder.")
+            pictures.check_folder(save if save.exists() else save.parent)
+            drawings = {name: save / _drawing_name(name) for name in self.names}
+        given, taken = {os.path.realpath(name) for name in self.names}, set()
+        for name, path in drawings.items():
+            if os.path.realpath(path) in given:
+                raise InputError(f"The drawing {path} would take the place of an image: give --save another path.")
+            if path in taken:
+                raise InputError(f"Two images would be drawn to {path}: rename {name}, or give it a run of its own.")
+            taken.add(path)
+        return drawings
 
     def answers(self, start: Callable[[], Callable[[Pixels], T]]) -> Iterator[tuple[str, T | ImageError]]:
         """Ask for each image; yields its name and the answer, or what is wrong with it after saying so on stderr.
@@ -84,6 +106,13 @@ class Job:
             yield name, outcome
         if failed:
             raise ImageError(f"{failed} of {len(self.names)} images could not be used.")
+
+
+def _drawing_name(name: str) -> str:
+    if name == STDIN:
+        return "stdin.png"
+    path = Path(name)
+    return path.name if path.suffix.lower() in pictures.FORMATS else f"{path.name}.png"
 
 
 def _read_stdin() -> bytes:

@@ -7,7 +7,6 @@ Notable choices:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated
 import typer
 
 from wherein import pictures
-from wherein.cli.job import STDIN, Job, Pixels, print_json, printable
+from wherein.cli.job import Job, Pixels, print_json, printable
 from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Segmenter, Size
 from wherein.errors import ImageError, InputError
 from wherein.grounding import Grounding
@@ -32,7 +31,7 @@ def locate(
     more: Annotated[
         list[str] | None, typer.Option("--image", "-i", metavar="IMAGE", help="A further image; may be repeated.")
     ] = None,
-    method: Annotated[str, typer.Option(help="pin, heads, cam or text; auto takes the model's best.")] = "auto",
+    method: Annotated[str, typer.Option(help="pin, heads, cam, pixel or text; auto takes the model's best.")] = "auto",
     adapter: Adapter = None,
     model: Model = "default",
     device: Device = "auto",
@@ -58,7 +57,7 @@ def locate(
         raise InputError("--mask and --heatmap say what is drawn: give --save the name of the picture as well.")
     if mask and heatmap:
         raise InputError("A picture shows masks or heat maps: choose --mask or --heatmap.")
-    drawings = _drawings(save, job) if save else {}
+    drawings = job.drawings(save) if save else {}
 
     def start() -> Callable[[Pixels], Answer]:
         """Load the model, once an image could be read."""
@@ -81,33 +80,6 @@ def locate(
         if name in drawings:
             drawings[name].parent.mkdir(exist_ok=True)
             pictures.write(drawings[name], answer.draw_heat() if heatmap else answer.draw(masks=mask))
-
-
-def _drawings(save: Path, job: Job) -> dict[str, Path]:
-    """Which file each image is drawn to; in a folder, a drawing keeps the name of its image."""
-    if not job.many:
-        pictures.check_file(save)
-        drawings = {job.names[0]: save}
-    else:
-        if save.suffix.lower() in pictures.FORMATS:
-            raise InputError(f"{save} is one picture, but there are many images: give --save a folder.")
-        pictures.check_folder(save if save.exists() else save.parent)
-        drawings = {name: save / _drawing_name(name) for name in job.names}
-    images, taken = {os.path.realpath(name) for name in job.names}, set()
-    for name, path in drawings.items():
-        if os.path.realpath(path) in images:
-            raise InputError(f"The drawing {path} would take the place of an image: give --save another path.")
-        if path in taken:
-            raise InputError(f"Two images would be drawn to {path}: rename {name}, or give it a run of its own.")
-        taken.add(path)
-    return drawings
-
-
-def _drawing_name(name: str) -> str:
-    if name == STDIN:
-        return "stdin.png"
-    path = Path(name)
-    return path.name if path.suffix.lower() in pictures.FORMATS else f"{path.name}.png"
 
 
 def _print_table(answer: Answer) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from wherein.errors import AdapterError, InputError
-from wherein.methods import cam, centre, coop, heads, in_context, lora, pin, text, vpt  # noqa: F401  (each registers itself)
+from wherein.methods import cam, centre, coop, heads, in_context, lora, pin, pixel, text, vpt  # noqa: F401  (each registers itself)
 from wherein.methods.adapter import method_of
 from wherein.methods.base import REGISTRY, Method
 from wherein.vlm.base import FrozenVLM

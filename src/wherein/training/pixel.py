@@ -23,16 +23,17 @@ from torch import Tensor
 
 from wherein import drawing
 from wherein.errors import InputError
-from wherein.geometry import Frame, area, paired_iou
+from wherein.geometry import Frame, iou, paired_iou
 from wherein.grounding import Grounding
 from wherein.methods.centre import BOX
+from wherein.methods.pixel.captions import SCORE, Caption
 from wherein.methods.pixel.dense import precision_above
 from wherein.methods.pixel.points import corners_of
 from wherein.methods.pixel.prompts import Prompts
 from wherein.methods.pixel.proposals import proposal_loss
-from wherein.methods.pixel.reader import CAPTION, REFER, REGION, Caption, PixelReader, Seen
+from wherein.methods.pixel.reader import CAPTION, REFER, REGION, PixelReader, Seen
 from wherein.synth.compose import Placed
-from wherein.synth.narrative import NOBODYS, narrate, question
+from wherein.synth.narrative import narrate, question
 from wherein.synth.referral import referrals
 from wherein.training.store import FeatureStore
 
@@ -193,11 +194,12 @@ def measure(reader: PixelReader, store: FeatureStore, count: int, seed: int) -> 
 
     p50, miou: of the boxes of phrases, IoU strictly above 0.5 and its mean; p50_centre, miou_centre: of the constant
     box · words_inside: of the words of a narrative that is given, those whose middle is placed in their object's box;
-    words_inside_centre: of the image's middle · names: regions whose greedy caption is the object's name, all of it.
+    words_inside_centre: of the image's middle · names: regions whose greedy caption is the object's name, all of it ·
+    proposed: objects that one of the ten surest proposals overlaps by more than half, of a model that proposes.
     Raises InputError where no phrase tells an object apart.
     """
     side = reader.model.config.side
-    found, truth, inside, middle, named = [], [], list[bool](), list[bool](), list[bool]()
+    found, truth, inside, middle, named, proposed = [], [], list[bool](), list[bool](), list[bool](), list[bool]()
     for i in range(min(count, store.count)):
         image, seen = described(store.objects[i], side), _seen(reader, store, i)
         asked, phrases = _asked(image, seed, i)
@@ -210,6 +212,8 @@ def measure(reader: PixelReader, store: FeatureStore, count: int, seed: int) -> 
         middle += ((low <= side / 2) & (high >= side / 2)).all(1).tolist()
         captions = reader.captions_of(seen, image.boxes, longest=NAME)
         named += [caption.text.strip() == name for caption, name in zip(captions, image.names, strict=True)]
+        if reader.model.config.proposal_dim:
+            proposed += (iou(image.boxes, reader.propose(seen, least=0)[0]).max(1, initial=0) > 0.5).tolist()
     if not truth:
         raise InputError(f"No phrase tells an object apart in the first {count} images of {store.folder}.")
     ious = paired_iou(np.stack(found), np.stack(truth))
@@ -222,6 +226,7 @@ def measure(reader: PixelReader, store: FeatureStore, count: int, seed: int) -> 
         "words_inside": float(np.mean(inside)),
         "words_inside_centre": float(np.mean(middle)),
         "names": float(np.mean(named)),
+        **({"proposed": float(np.mean(proposed))} if proposed else {}),
     }
 
 
@@ -240,9 +245,9 @@ def _asked(image: Described, seed: int, index: int) -> tuple[list[int], list[str
 def _placed(caption: Caption) -> list[Grounding]:
     """The words of a caption that speak of something, each with its box, to be drawn."""
     return [
-        Grounding(word.text, word.box[None], np.array([caption.score]), "caption_probability", False, None)
-        for word in caption.words
-        if word.box is not None and area(word.box[None])[0] > 0 and word.text.lower() not in NOBODYS
+        Grounding(word.text, word.box[None], np.array([caption.score]), SCORE, False, None)
+        for word in caption.trace
+        if word.box is not None
     ]
 
 

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from wherein import methods
 from wherein.errors import AdapterError, InputError
+from wherein.geometry import iou
 from wherein.methods.pixel.method import Pixel, begin, save
+from wherein.methods.pixel.reader import LEAST, MOST
 
 SMALLER = {"tokens": 4, "extractor_dim": 32, "extractor_out": 32, "point_dim": 16, "lora_rank": 2}
 
@@ -86,6 +89,60 @@ def test_a_step_of_training(default_vlm: Any) -> None:
 
 def test_what_does_not_work(default_vlm: Any, tiny_vlm: Any, adapter: Path) -> None:
     with pytest.raises(InputError, match="tiny is another"):
+        Pixel(tiny_vlm)
+    with pytest.raises(AdapterError, match="made for another model"):
         Pixel(tiny_vlm, adapter)
-    with pytest.raises(AdapterError, match="No pixel-aligned model is built in"):
+
+
+def test_without_weights_it_says_so(default_vlm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wherein.methods.pixel.method.built_in", lambda *_: None)
+    with pytest.raises(AdapterError, match="No pixel is built in for default: name one with --adapter"):
         Pixel(default_vlm)
+
+
+def test_the_built_in_one_is_found_by_its_name(
+    default_vlm: Any, adapter: Path, image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def built_in(*names: str) -> Path:
+        asked.append(names)
+        return adapter
+
+    monkeypatch.setattr("wherein.methods.pixel.method.built_in", built_in)
+    found, same = (methods.create("pixel", default_vlm, given).ground(image, ["a cat"]) for given in (None, adapter))
+    assert asked == [("pixel", "default")] and np.array_equal(found[0].boxes, same[0].boxes)
+
+
+def test_places_are_described_in_the_order_given(default_vlm: Any, adapter: Path, image: Any) -> None:
+    method = Pixel(default_vlm, adapter)
+    box, point = [10.0, 20, 60, 95], [35.0, 40]
+    regions = method.describe(image, [point, box, point])
+    assert [region.point is None for region in regions] == [False, True, False]
+    assert regions[1].box is not None and regions[1].box.tolist() == [10, 20, 60, 90]  # cut to the image
+    seen = method.see(image)
+    (boxed,), (pointed,) = method.reader.captions_of(seen, [box]), method.reader.captions_at(seen, [point])
+    assert [region.caption.score for region in regions] == pytest.approx([pointed.score, boxed.score, pointed.score])
+    assert boxed.score != pytest.approx(pointed.score)
+    with pytest.raises(InputError, match="70 x 90 pixels"):
+        method.describe(image, [[80.0, 0, 90, 10]])
+
+
+def test_dense_captions_are_of_proposals(default_vlm: Any, adapter: Path, image: Any, tmp_path: Path) -> None:
+    assert not Pixel(default_vlm, adapter).proposes
+    with pytest.raises(InputError, match="proposes no boxes"):
+        Pixel(default_vlm, adapter).dense(image)
+    torch.manual_seed(0)
+    reader = begin(default_vlm, **SMALLER, proposal_dim=8)
+    with torch.no_grad():
+        reader.model.proposals.say.bias[0] = 5.0
+    method = Pixel(default_vlm, save(tmp_path / "adapter", reader.model, default_vlm, "Made by a test."))
+    regions = method.dense(image)
+    assert method.proposes and 2 <= len(regions) <= MOST
+    scores = [region.score for region in regions]
+    assert scores == sorted(scores, reverse=True) and min(scores) >= LEAST
+    boxes = np.stack([region.place for region in regions])
+    assert ((boxes >= 0) & (boxes <= [70, 90, 70, 90])).all() and (boxes[:, :2] < boxes[:, 2:]).all()
+    overlaps = iou(boxes, boxes) - np.eye(len(boxes))
+    assert overlaps.max() < 0.5
+    assert method.reader.propose(method.see(image), least=1.0)[0].shape == (0, 4)

@@ -9,23 +9,27 @@ Notable choices:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import as_file
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from wherein.errors import AdapterError, InputError
+from wherein.geometry import clip
 from wherein.grounding import Grounding
 from wherein.methods import adapter as store
-from wherein.methods.base import Method
+from wherein.methods.base import Method, register
+from wherein.methods.insert import built_in
 from wherein.vlm.base import FrozenVLM
 from wherein.vlm.default import DefaultVLM
 
 if TYPE_CHECKING:
+    from wherein.methods.pixel.captions import Caption, Region
     from wherein.methods.pixel.model import PixelLM
-    from wherein.methods.pixel.reader import Caption, PixelReader, Seen
+    from wherein.methods.pixel.reader import PixelReader, Seen
 
 SETTINGS = (
     "tokens",
@@ -42,10 +46,11 @@ SETTINGS = (
 """What an adapter says of its model; the rest follows from the VLM."""
 
 
+@register
 class Pixel(Method):
     """One box a phrase, never absent; the score is the mean probability of the phrase's words for this image.
 
-    Not among the methods that are known by name until weights of it are in the package.
+    It describes, too: the image with a place for every word, places in it, and what it proposes by itself.
     """
 
     name = "pixel"
@@ -54,15 +59,28 @@ class Pixel(Method):
     built_in_only = True
 
     def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None) -> None:
-        if adapter is None:
-            raise AdapterError("No pixel-aligned model is built in yet: name one with --adapter, or train it.")
-        settings, weights = store.load(adapter, self.name, _default(vlm))
+        super().__init__(vlm)
+        if adapter is not None:
+            self._bind(adapter)
+            return
+        place = built_in(self.name, _default(vlm).name)
+        if place is None:
+            raise AdapterError(f"No {self.name} is built in for {vlm.name}: name one with --adapter, or train it.")
+        with as_file(place) as folder:
+            self._bind(folder)
+
+    def _bind(self, adapter: str | Path) -> None:
+        settings, weights = store.load(adapter, self.name, self.vlm)
         if unknown := sorted(set(settings) - set(SETTINGS)):
             raise AdapterError(f"The adapter {adapter} has settings that this version does not know: {unknown[0]}.")
-        super().__init__(vlm)
-        self.reader = begin(vlm, **settings)
+        self.reader = begin(self.vlm, **settings)
         store.fill(self.reader.model.kept(), weights, adapter)
         self.reader.model.requires_grad_(False)
+
+    @property
+    def proposes(self) -> bool:
+        """Whether it proposes boxes by itself, which `dense` needs."""
+        return bool(self.reader.model.config.proposal_dim)
 
     def see(self, image: NDArray[np.uint8]) -> Seen:
         """Run the VLM's encoder on uint8[H, W, 3], once for all that is asked about it."""
@@ -81,6 +99,35 @@ class Pixel(Method):
     def caption(self, image: NDArray[np.uint8]) -> Caption:
         """A caption of the image, with a place for each of its words."""
         return self.reader.caption(self.see(image))
+
+    def describe(self, image: NDArray[np.uint8], places: Sequence[ArrayLike]) -> list[Region]:
+        """A caption of each place: boxes float64[4], xyxy, and points float64[2], in pixels of the image.
+
+        Raises InputError for a place outside the image.
+        """
+        from wherein.methods.pixel.captions import Region
+
+        seen, given = self.see(image), [np.asarray(place, np.float64) for place in places]
+        boxes = clip([place for place in given if place.shape == (4,)], image.shape[1], image.shape[0])
+        points = [place for place in given if place.shape == (2,)]
+        boxed = iter(zip(boxes, self.reader.captions_of(seen, boxes), strict=True))
+        pointed = iter(zip(points, self.reader.captions_at(seen, points), strict=True))
+        regions = []
+        for place in given:  # in the order given
+            if len(place) == 4:
+                box, caption = next(boxed)
+                regions.append(Region(caption, box=box))
+            else:
+                point, caption = next(pointed)
+                regions.append(Region(caption, point=point))
+        return regions
+
+    def dense(self, image: NDArray[np.uint8]) -> list[Region]:
+        """Captions of the boxes that the model proposes, the surest first.
+
+        Raises InputError where the adapter has nothing that proposes.
+        """
+        return self.reader.dense(self.see(image))
 
 
 def begin(vlm: FrozenVLM, **settings: Any) -> PixelReader:

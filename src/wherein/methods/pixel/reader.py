@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +16,13 @@ from wherein import geometry
 from wherein.errors import InputError
 from wherein.geometry import Frame
 from wherein.grounding import Grounding
+from wherein.methods.pixel.captions import Caption, PlacedWord, Region
 from wherein.methods.pixel.language import FILLER, IGNORED, Reading
 from wherein.methods.pixel.masks import full_size
 from wherein.methods.pixel.model import PixelLM
 from wherein.methods.pixel.points import boxes_between
 from wherein.methods.pixel.prompts import Prompts
+from wherein.methods.pixel.proposals import distinct
 from wherein.methods.pixel.words import words
 from wherein.methods.pixel.writing import Written, write
 
@@ -29,27 +31,7 @@ REGION = "an object of "
 REFER = "where is {phrase}"
 LONGEST, LONGEST_REGION = 128, 40  # tokens, as published
 SCORE = "phrase_probability"
-
-
-class PlacedWord(NamedTuple):
-    """A word of a caption: its text, where in the caption it is (from, to), its point float64[2] (x, y) and its box
-    float64[4], None for a model of one point a token; pixels of the image, cut to it."""
-
-    text: str
-    start: int
-    end: int
-    point: NDArray[np.float64]
-    box: NDArray[np.float64] | None
-
-
-@dataclass(frozen=True, eq=False)
-class Caption:
-    """A caption: text, its words with their places, the mean probability of its tokens, and whether it is whole."""
-
-    text: str
-    words: list[PlacedWord]
-    score: float
-    whole: bool
+MOST, LEAST = 10, 0.2  # proposals of an image, and how sure the model is of each
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +72,10 @@ class PixelReader:
         """
         given = geometry.clip(boxes, seen.frame.width, seen.frame.height)
         if not np.isfinite(given).all() or (geometry.area(given) == 0).any():
-            raise InputError(f"A box to be described must hold some of the image: {np.asarray(boxes).tolist()}.")
+            size = f"{seen.frame.width} x {seen.frame.height}"
+            raise InputError(
+                f"A box to be described must hold some of the image of {size} pixels: {np.asarray(boxes).tolist()}."
+            )
         if not len(given):
             return []
         inside = torch.from_numpy(seen.frame.to_model(given)).float().to(self.model.device)
@@ -111,6 +96,31 @@ class PixelReader:
             return []
         inside = torch.from_numpy(seen.frame.to_model(np.tile(given, 2))[:, :2]).float().to(self.model.device)
         return self._captions(seen, Prompts(points=inside[:, None]), REGION, beams, longest)
+
+    def dense(self, seen: Seen, most: int = MOST, least: float = LEAST, longest: int = LONGEST_REGION) -> list[Region]:
+        """Captions of the boxes that the model itself proposes; see `propose`."""
+        boxes, scores = self.propose(seen, most, least)
+        captions = self.captions_of(seen, boxes, longest=longest)
+        return [
+            Region(caption, box, proposal_score=float(score))
+            for caption, box, score in zip(captions, boxes, scores, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def propose(
+        self, seen: Seen, most: int = MOST, least: float = LEAST
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Boxes float64[K, 4] of what may be things, in pixels of the image, and how sure each is float64[K], 0..1.
+
+        At most so many, the surest first, none below `least`; of boxes that overlap by half or more, one.
+        Raises InputError for a model that proposes none.
+        """
+        logits, said = self.model.propose(seen.features)
+        scores = logits[0].double().sigmoid().cpu().numpy()
+        boxes = seen.frame.to_image(said[0].double().cpu().numpy())
+        some = (scores >= least) & (geometry.area(boxes) > 0)
+        kept = np.flatnonzero(some)[distinct(boxes[some], scores[some], most)]
+        return boxes[kept], scores[kept]
 
     @torch.inference_mode()
     def refer(self, seen: Seen, phrases: Sequence[str], masks: bool = False) -> list[Grounding]:
