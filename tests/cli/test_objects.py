@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from wherein.cli.objects import app
 from wherein.errors import InputError
+from wherein.journal import locked
 from wherein.synth import Backgrounds, ObjectBank
-from wherein.synth.journal import locked
 
 
 @pytest.fixture(scope="module")

@@ -62,12 +62,12 @@ def probe(
     stated: Convention | None = None,
     path: Path | None = None,
 ) -> dict[str, Any]:
-    with Transcript(path, asker.settings) as transcript:
-        probed = Probe(samples, asker, prompts, transcript)
-        count = sum(len(questions) for _, _, questions in probed.waiting())
-        assert len(list(probed.ask())) == count
-        assert all(not questions for _, _, questions in probed.waiting())
-        return probed.results(stated, protocol="pin", split=None, seed=0, command=None)
+    transcript = Transcript(path, asker.settings)
+    probed = Probe(samples, asker, prompts, transcript)
+    count = sum(len(questions) for _, _, questions in probed.waiting())
+    assert len(list(probed.ask())) == count
+    assert all(not questions for _, _, questions in probed.waiting())
+    return probed.results(stated, protocol="pin", split=None, seed=0, command=None)
 
 
 def test_boxes_come_back_through_the_frame_and_are_measured(samples: list[Sample]) -> None:
@@ -128,10 +128,10 @@ def test_who_decides_what_numbers_mean(
 
 def test_nothing_is_asked_twice(samples: list[Sample], tmp_path: Path) -> None:
     path, asker = tmp_path / "a.jsonl", FakeAsker(lambda text: "a cat")
-    with Transcript(path, asker.settings) as transcript:
-        replies = Probe(samples, asker, ["box"], transcript).ask()
-        next(replies)
-        replies.close()  # type: ignore[attr-defined]  # killed
+    transcript = Transcript(path, asker.settings)
+    replies = Probe(samples, asker, ["box"], transcript).ask()
+    next(replies)
+    replies.close()  # type: ignore[attr-defined]  # killed
     assert asker.asked == [question("box", "cat")]
     results = probe(samples, asker, path=path)
     assert len(asker.asked) == 2 * 3 and results["prompts"]["box"]["verdicts"]["chatty"] == 3
@@ -169,13 +169,13 @@ def test_images_with_a_flaw_can_be_left_out(dataset: Path) -> None:
     samples = select("phrases", dataset / "pairs.json", dataset / "images")
     (dataset / "images" / "2.png").write_bytes(b"no image")
     asker, told = FakeAsker(lambda text: "[10, 0, 35, 25]"), Complaints(lambda line: None)
-    with Transcript(None, {}) as transcript:
-        probed = Probe(samples, asker, ["box"], transcript, told)
-        assert len(told.sentences) == 2 and len(list(probed.ask())) == 1
-        results = probed.results(None, protocol="phrases", split=None, seed=0, command=None)
-        assert (results["images"], results["methods"]["box"]["miou"]) == (1, 1)
-        with pytest.raises(InputError, match="No image is left"):
-            Probe(samples[:1], asker, ["box"], transcript, told)
+    transcript = Transcript(None, {})
+    probed = Probe(samples, asker, ["box"], transcript, told)
+    assert len(told.sentences) == 2 and len(list(probed.ask())) == 1
+    results = probed.results(None, protocol="phrases", split=None, seed=0, command=None)
+    assert (results["images"], results["methods"]["box"]["miou"]) == (1, 1)
+    with pytest.raises(InputError, match="No image is left"):
+        Probe(samples[:1], asker, ["box"], transcript, told)
 
 
 def test_prompts_with_and_without_the_word_and_the_format() -> None:

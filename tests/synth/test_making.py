@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wherein.errors import InputError
+from wherein.journal import Journal
 from wherein.synth import ObjectBank
 from wherein.synth.background_filter import filter_backgrounds
 from wherein.synth.choosing import Rule, choose
@@ -26,7 +27,6 @@ from wherein.synth.contact_sheet import sheet
 from wherein.synth.cutting import Cut, Cutter
 from wherein.synth.diffusion import Diffusion, seed_of
 from wherein.synth.foreground import ClipSeg
-from wherein.synth.journal import Journal, locked
 from wherein.synth.making import Item, Outcome, cut_pictures, draw_pictures
 from wherein.synth.object_report import finish
 from wherein.synth.own import find_pictures
@@ -401,27 +401,3 @@ def test_a_row_of_another_job_is_one_sentence(row: dict[str, Any], tmp_path: Pat
     Journal(tmp_path / "pictures.jsonl", {**SETTINGS, "seed": 0}).add(row)
     with pytest.raises(InputError, match="pictures.jsonl is damaged"):
         drawn(tmp_path, None)
-
-
-def test_one_job_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
-    new = tmp_path / "new"
-    with locked(new), pytest.raises(InputError, match="Another process writes"), locked(new):
-        pass
-    with locked(new):
-        pass
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="Cannot write"), locked(tmp_path / "file"):
-        pass
-
-
-def test_a_journal_says_what_is_wrong_with_it(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    Journal(path, {"a": 1}).add({"row": "ä\r\n\u2028"})
-    assert Journal(path, {"a": 1}).rows == [{"row": "ä\r\n\u2028"}]
-    path.write_bytes(path.read_bytes() + b"nonsense\n{")
-    with pytest.raises(InputError, match="damaged in line 3"):
-        Journal(path, {"a": 1})
-    with pytest.raises(InputError, match="Cannot write"):
-        Journal(path / "rows.jsonl", {})
-    path.write_bytes(b'{"half a header')
-    assert Journal(path, {"a": 2}).rows == [] and Journal(path, {"a": 2}).rows == []

@@ -83,10 +83,10 @@ def make(
     device: Device = "auto",
 ) -> None:
     """Make pictures of single objects with a text-to-image model, cut them out, and keep what CLIP recognises."""
+    from wherein.journal import locked
     from wherein.synth.choosing import Rule
     from wherein.synth.diffusion import Diffusion
     from wherein.synth.foreground import parse
-    from wherein.synth.journal import locked
     from wherein.synth.making import cut_pictures, draw_pictures
     from wherein.synth.names import read_names
     from wherein.synth.object_report import finish
@@ -158,9 +158,9 @@ def cut(
     device: Device = "auto",
 ) -> None:
     """Take pictures of your own: transparent ones as they are, photographs cut out by a segmenter."""
+    from wherein.journal import locked
     from wherein.synth.choosing import Rule
     from wherein.synth.foreground import parse
-    from wherein.synth.journal import locked
     from wherein.synth.making import cut_pictures
     from wherein.synth.object_report import finish
     from wherein.synth.own import find_pictures
@@ -195,9 +195,9 @@ def backgrounds(
     device: Device = "auto",
 ) -> None:
     """Copy the backgrounds that show none of the names."""
+    from wherein.journal import locked
     from wherein.synth.background_filter import filter_backgrounds
     from wherein.synth.clip import Clip
-    from wherein.synth.journal import locked
     from wherein.synth.names import read_names
 
     if not folder.is_dir():

@@ -126,10 +126,8 @@ def probe(
     dataset = open_dataset(data, images, format, split)
     protocol = protocol_for(dataset, protocol)
     samples = select(protocol, dataset, limit=limit, complain=complaints)
-    with (
-        remote or nullcontext(Local(load_vlm(model, device, dtype, bits, size), tokens)) as asker,
-        Transcript(path and path.with_suffix(".answers.jsonl"), asker.settings) as transcript,
-    ):
+    with remote or nullcontext(Local(load_vlm(model, device, dtype, bits, size), tokens)) as asker:
+        transcript = Transcript(path and path.with_suffix(".answers.jsonl"), asker.settings)
         if transcript.found:
             typer.echo(f"{transcript.found} answers are there already.", err=True)
         probed = Probe(samples, asker, prompts, transcript, complaints)

@@ -1,6 +1,5 @@
 """What an evaluation writes down: a record per labelled box, and the journal that lets an interrupted run continue."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,10 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from wherein.errors import InputError
+from wherein import journal
 
 Corners = tuple[float, float, float, float]
 """A box as plain numbers: x0, y0, x1, y1 in original pixels."""
+_FINISHED = {"finished": True}
 SCHEMA = 2
 """Of journals. Those of 1 have no overlaps, so to continue one would leave the figures of masks with gaps."""
 
@@ -66,22 +66,19 @@ class Journal:
         """Settings are whatever must not change between the parts of a run; they must be JSON-ready.
 
         Raises:
-            InputError: the file cannot be read or written.
+            InputError: the file cannot be read or written, or is damaged.
         """
         self.done: dict[tuple[str, str], Outcome] = {}
-        self.note: str | None = None
-        self._keep, self._file = keep, None
-        if path is None:
-            return
-        header = _line({"schema": SCHEMA, "settings": settings})
-        try:
-            kept = self._resume(path, header) if path.exists() else 0
-            self._file = path.open("r+b" if kept else "wb")
-            self._file.truncate(kept)
-            self._file.seek(kept)
-            self._write(b"" if kept else header)
-        except OSError as error:
-            raise InputError(f"Cannot write the records to {path}: {error.strerror or error}.") from error
+        header = {"schema": SCHEMA, "settings": settings}
+        self.note = None if path is None else _make_room(path, header, keep)
+        self._lines = journal.Journal(path, header)
+        rows = [row for row in self._lines.rows if row != _FINISHED]
+        with self._lines.reading():
+            for row in rows:
+                self._take(row)
+        self._finished = self._lines.rows[-1:] == [_FINISHED]
+        if rows:
+            self.note = f"Continuing the records in {path}: {len(rows)} answers are there already."
 
     def __enter__(self) -> Self:
         return self
@@ -89,50 +86,36 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is None:
-            return
-        if kind is None:
-            self._write(_line({"finished": True}))
-        self._file.close()
+        if kind is None and not self._finished:
+            self._lines.add(_FINISHED)
 
     def add(self, outcome: Outcome) -> None:
-        """Write an outcome down; once this returns, a killed process does not lose it."""
+        """Write an outcome down; once this returns, a killed process does not lose it. Raises InputError: it cannot."""
+        self._take_down(outcome)
         self.done[outcome.image, outcome.method] = outcome
-        self._write(_line(asdict(outcome)))
-
-    def _write(self, line: bytes) -> None:
-        if self._file is not None:
-            self._file.write(line)
-            self._file.flush()
-
-    def _resume(self, path: Path, header: bytes) -> int:
-        """Take over what an earlier run wrote; returns how many bytes of the file are of use."""
-        lines = path.read_bytes().splitlines(keepends=True)
-        if not lines or (lines[-1] == _line({"finished": True}) and not self._keep):
-            return 0
-        if lines[0] != header:
-            aside = path.with_name(path.name + ".old")
-            os.replace(path, aside)
-            self.note = (
-                f"The unfinished records in {path} have other settings: they are now in {aside}; starting afresh."
-            )
-            return 0
-        kept, count = len(header), 0
-        for line in lines[1:]:
-            if not line.endswith(b"\n"):
-                break
-            try:
-                self._take(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError):  # the line during which the run was killed
-                break
-            kept, count = kept + len(line), count + 1
-        self.note = f"Continuing the records in {path}: {count} answers are there already."
-        return kept
 
     def _take(self, fields: dict[str, Any]) -> None:
         """Take over a line that an earlier run wrote; TypeError or KeyError for one that is no such line."""
         outcome = Outcome.from_dict(fields)
         self.done[outcome.image, outcome.method] = outcome
+
+    def _take_down(self, answer: Any) -> None:
+        """Write the fields of a dataclass."""
+        self._lines.add(asdict(answer))
+        self._finished = False
+
+
+def _make_room(path: Path, header: Mapping[str, Any], keep: bool) -> str | None:
+    """Drop a finished journal and move one of other settings aside; returns what to tell of the latter."""
+    with journal.writing(path):
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        if lines and lines[-1] == journal.line_of(_FINISHED) and not keep:
+            path.unlink()
+        elif lines and lines[0] != journal.line_of(header):
+            aside = path.with_name(path.name + ".old")
+            os.replace(path, aside)
+            return f"The unfinished records in {path} have other settings: they are now in {aside}; starting afresh."
+    return None
 
 
 def _record(fields: dict[str, Any]) -> Record:
@@ -140,7 +123,3 @@ def _record(fields: dict[str, Any]) -> Record:
         name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
     }
     return Record(**plain)
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value).encode() + b"\n"

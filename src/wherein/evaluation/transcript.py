@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any
 
-from wherein.errors import InputError
+from wherein.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,6 @@ class Reply:
     tokens: tuple[int, int] | None = None
 
 
-_START = b'{"who": '  # of every line
-
-
 class Transcript:
     """Replies by image and question, streamed to a JSON-lines file, a line each; without a path nothing is written.
 
@@ -45,24 +41,11 @@ class Transcript:
     def __init__(self, path: Path | None, settings: Mapping[str, Any]) -> None:
         """Raises InputError if the file cannot be read or written, or holds something else."""
         self._who = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        self._replies: dict[tuple[str, str], Reply] = {}
-        self._file: BinaryIO | None = None
-        if path is not None:
-            try:
-                self._file = path.open("r+b" if path.exists() else "w+b")
-            except OSError as error:
-                raise InputError(f"Cannot keep the answers in {path}: {error.strerror or error}.") from error
-            self._resume(self._file)
+        self._journal = Journal(path, {"schema": 1})
+        with self._journal.reading():
+            replies = [(row["who"], row["image"], row["question"], _reply(row)) for row in self._journal.rows]
+        self._replies = {(image, question): reply for who, image, question, reply in replies if who == self._who}
         self.found = len(self._replies)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is not None:
-            self._file.close()
 
     def get(self, image: Path, question: str) -> Reply | None:
         """The reply to a question about an image, known by what is in its file; None if there is none yet."""
@@ -74,33 +57,14 @@ class Transcript:
         Raises InputError if the file cannot be written.
         """
         asked = {"who": self._who, "image": _content(image), "file": image.name, "question": question}
+        self._journal.add({**asked, **asdict(reply)})
         self._replies[asked["image"], question] = reply
-        if self._file is not None:
-            try:
-                self._file.write(json.dumps({**asked, **asdict(reply)}).encode() + b"\n")
-                self._file.flush()
-            except OSError as error:
-                raise InputError(f"Cannot keep the answers in {self._file.name}: {error.strerror or error}.") from error
 
-    def _resume(self, file: BinaryIO) -> None:
-        """Take over what is there, but for a last line during which a run was killed, and go on behind it."""
-        kept = 0
-        for line in file:
-            if not line.endswith(b"\n") and _START.startswith(line[: len(_START)]):
-                break
-            try:
-                entry = json.loads(line)
-                who, image, question = (str(entry[name]) for name in ("who", "image", "question"))
-                tokens = entry["tokens"] and (int(entry["tokens"][0]), int(entry["tokens"][1]))
-                reply = Reply(str(entry["text"]), float(entry["seconds"]), bool(entry["cut"]), tokens)
-            except (ValueError, TypeError, LookupError, RecursionError) as error:
-                file.close()
-                raise InputError(f"{file.name} holds a line that is no answer of a probe: move it away.") from error
-            if who == self._who:
-                self._replies[image, question] = reply
-            kept += len(line)
-        file.seek(kept)
-        file.truncate()
+
+def _reply(row: Mapping[str, Any]) -> Reply:
+    """The reply of a line; TypeError, LookupError or ValueError for a line that has none."""
+    tokens = row["tokens"] and (int(row["tokens"][0]), int(row["tokens"][1]))
+    return Reply(str(row["text"]), float(row["seconds"]), bool(row["cut"]), tokens)
 
 
 @lru_cache(maxsize=4096)

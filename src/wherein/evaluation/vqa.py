@@ -9,10 +9,9 @@ Notable choices:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -68,8 +67,8 @@ class Transcript(Journal):
 
     def keep(self, answered: Answered) -> None:
         """Write an image's answers down; once this returns, a killed process does not lose them."""
+        self._take_down(answered)
         self.answered[answered.image] = answered
-        self._write(json.dumps(asdict(answered)).encode() + b"\n")
 
     def _take(self, fields: dict[str, Any]) -> None:
         answered = Answered.from_dict(fields)

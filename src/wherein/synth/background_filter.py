@@ -14,10 +14,10 @@ import numpy as np
 
 from wherein import images
 from wherein.errors import ImageError, InputError
+from wherein.journal import Journal, stamp_of
 from wherein.synth.backgrounds import IMAGE_SUFFIXES
 from wherein.synth.choosing import write_text
 from wherein.synth.clip import Clip, description
-from wherein.synth.journal import Journal, stamp_of
 
 _SCORES = "scores.jsonl"
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from wherein import images, pictures
 from wherein.errors import ImageError, InputError
+from wherein.journal import Journal
 from wherein.synth.cutting import Cut, Cutter, cropped
 from wherein.synth.diffusion import prompt_for, seed_of
-from wherein.synth.journal import Journal
 from wherein.synth.names import folder_of
 from wherein.synth.placement import SOLID
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wherein import images
 from wherein.errors import InputError
-from wherein.synth.journal import stamp_of
+from wherein.journal import stamp_of
 from wherein.synth.making import Item, cutout_file
 from wherein.synth.names import folder_of, tidy
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from wherein import pictures
 from wherein.errors import InputError
-from wherein.synth.journal import Journal, locked
+from wherein.journal import Journal, locked
 from wherein.synth.plan import Plan
 from wherein.synth.scene import Scene, Scenes
 
@@ -74,7 +74,7 @@ def write_shards(plan: Plan, folder: Path, engine: Engine, workers: int) -> Iter
             _refuse_strangers(folder)
             plan.check(scenes, workers)
         journal = Journal(folder / SHARD_INDEX, plan.settings(scenes))
-        known = set(read_rows(journal.rows, journal.path))
+        known = set(read_rows(journal.rows, folder / SHARD_INDEX))
         done = {shard.file: shard for shard in known if _is_whole(folder, shard)}
         yield sum(shard.composites for shard in done.values())
         missing = [number for number in range(plan.shards) if file_of(number) not in done]

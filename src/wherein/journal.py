@@ -1,0 +1,124 @@
+"""What a long job has done, a line of JSON each: a killed job loses none of it and does none of it twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from wherein.errors import ImageError, InputError
+
+
+class Journal:
+    """The rows of one job, in the order they were done. Opened again with the same settings, it goes on.
+
+    rows: what was done when it was opened. The first line of the file holds the settings. Without a path, nothing is
+    there and nothing is written.
+    """
+
+    def __init__(self, path: Path | None, settings: Mapping[str, Any]) -> None:
+        """Raises InputError: the file cannot be read or written, is damaged, or belongs to other settings. It then
+        stays as it is."""
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path is None:
+            return
+        wanted = json.loads(json.dumps(dict(settings)))
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = path.read_bytes() if path.exists() else b""
+            *lines, begun = content.split(b"\n")  # the process may have died in the midst of the last line
+            if not lines and not line_of(wanted).startswith(begun):
+                raise self._damaged(1)
+            header, *self.rows = [self._parse(line, number) for number, line in enumerate(lines, 1)] or [wanted]
+            self._check(header, wanted)
+            with path.open("ab") as file:
+                file.truncate(len(content) - len(begun))
+        if not lines:
+            self.add(wanted)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write a row down; once this returns, a killed process does not lose it. Raises InputError: it cannot."""
+        if self.path is not None:
+            with writing(self.path), self.path.open("ab") as file:
+                file.write(line_of(row))
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What fails on a row within raises InputError: the row is not of the job's."""
+        try:
+            yield
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.path} is damaged, as a line of it is none of this job's: move it away, or write elsewhere."
+            ) from error
+
+    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise self._damaged(number)
+        return row
+
+    def _damaged(self, number: int) -> InputError:
+        return InputError(
+            f"{self.path} is damaged in line {number}: remove that line, move the file away, or write elsewhere."
+        )
+
+    def _check(self, header: dict[str, Any], wanted: dict[str, Any]) -> None:
+        for key in {**wanted, **header}:
+            if header.get(key) != wanted.get(key):
+                raise InputError(
+                    f"{self.path} was made with {key} {header.get(key)}, not {wanted.get(key)}: repeat the options it "
+                    "was made with, or write elsewhere."
+                )
+
+
+def line_of(row: Mapping[str, Any]) -> bytes:
+    """A row as it stands in the file, and nowhere within it a line break."""
+    return json.dumps(row).encode() + b"\n"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the disk refuses within raises InputError, which names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"Cannot write to {path}: {error.strerror or error}.") from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else writes to `folder`, which is made, meanwhile; a killed process leaves no lock behind.
+
+    Raises:
+        InputError: another process does, or the folder cannot be written to.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(f"Another process writes to {folder}: wait for it, or give another folder.") from error
+    except OSError as error:
+        raise InputError(f"Cannot write to the folder {folder}: {error.strerror or error}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def stamp_of(file: Path) -> str:
+    """What changes when a file does. Raises ImageError: it cannot be read."""
+    try:
+        facts = file.stat()
+    except OSError as error:
+        raise ImageError(f"{file} cannot be read: {error.strerror or error}.") from error
+    return f"{facts.st_size}-{facts.st_mtime_ns}"
