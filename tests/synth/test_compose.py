@@ -251,6 +251,18 @@ def test_soft_edges_fade_inwards() -> None:
     assert 96 <= size[4.0][0] <= 100 and size[4.0][1] > 4 and size[4.0][2] == 200
 
 
+def test_nothing_of_a_soft_object_is_seen_beyond_its_box() -> None:
+    bank = drawn(((20, 0, 80, 60), 255), ((49, 60, 51, 100), 255))  # a balloon on a thread
+    config, faded = ComposeConfig(max_objects=1, soft=3.0), 0
+    for seed in range(50):
+        black, white = (compose(plain(value), bank, np.random.default_rng(seed), config) for value in (0, 255))
+        seen = np.argwhere((white.image.astype(int) - black.image).max(2) < 255)
+        (top, left), (bottom, right) = seen.min(0), seen.max(0) + 1
+        assert [left, top, right, bottom] == black.objects[0].box.tolist()
+        faded += bottom - top < 1.2 * (right - left)
+    assert faded > 10  # threads that were cut off
+
+
 def test_a_grid_needs_a_name_for_each_object(bars: ObjectBank) -> None:
     few = ObjectBank(list(bars)[:4])
     with pytest.raises(InputError, match="has 2 of them: give cut-outs of more names"):

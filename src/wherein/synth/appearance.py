@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
+from wherein.synth.placement import solid_of
+
 
 def vary(cutout: Image.Image, rng: np.random.Generator, flip: bool, jitter: float, grayscale: float) -> Image.Image:
     """Mirror half of the objects and recolour them (see ComposeConfig); the alpha stays."""
@@ -27,14 +29,15 @@ def vary(cutout: Image.Image, rng: np.random.Generator, flip: bool, jitter: floa
 
 
 def soften(radius: float, cutout: Image.Image) -> Image.Image:
-    """An RGBA cut-out whose alpha fades inwards over about `radius` pixels (standard deviation); it never grows."""
+    """An RGBA cut-out whose alpha fades inwards over about `radius` pixels (standard deviation); it never grows, and
+    thin tips that fade beyond its solid pixels are cut off, as they would lie outside its box."""
     if not radius:
         return cutout
     alpha, margin = cutout.getchannel("A"), int(np.ceil(3 * radius))
     around = ImageOps.expand(alpha, margin, 0).filter(ImageFilter.GaussianBlur(radius))  # nothing lies beyond the edge
     blurred = around.crop((margin, margin, margin + alpha.width, margin + alpha.height))
     cutout.putalpha(ImageChops.darker(alpha, blurred))
-    return cutout
+    return cutout.crop(solid_of(cutout).getbbox())
 
 
 def degrade(image: Image.Image, rng: np.random.Generator, blur: float, jpeg: int) -> NDArray[np.uint8]:

@@ -67,7 +67,7 @@ def place(
         if resized != (width, height):
             resized = width, height
             picture = finish(cutout.resize(resized, Image.Resampling.BILINEAR, reducing_gap=2.0))
-            solid = picture.getchannel("A").point(_SOLID)
+            solid = solid_of(picture)
             tight = solid.getbbox()
         if tight is None or max(tight[2] - tight[0], tight[3] - tight[1]) < bounds.least - 1:
             continue  # thin tips faded away
@@ -110,6 +110,11 @@ def _start(length: int, bounds: Bounds, rng: np.random.Generator) -> int:
         return int(rng.integers(bounds.side - length + 1))
     cell = bounds.side // bounds.grid
     return int(rng.integers((bounds.side - length) // cell + 1)) * cell
+
+
+def solid_of(picture: Image.Image) -> Image.Image:
+    """The solid pixels of an RGBA picture: L, 0 or 255."""
+    return picture.getchannel("A").point(_SOLID)
 
 
 def overlap(box: Box, others: Iterable[Box]) -> float:
