@@ -108,8 +108,9 @@ class TinyVLM(FrozenVLM):
         cells: Tensor | None = None,
         bare: bool = False,
         before: Prefix | None = None,
+        text: Sequence[int] = (),
     ) -> Prefix:
-        whole, text = self.grid[0] * self.grid[1], [] if bare else self.encode(self.shared_prompt)
+        whole, text = self.grid[0] * self.grid[1], [*([] if bare else self.encode(self.shared_prompt)), *text]
         return Prefix.behind(self.language_model, self.tokens(x_v), text, whole, cells, before)
 
     def cells(self, frame: Frame | None = None) -> Cells:

@@ -135,6 +135,7 @@ class FrozenVLM(ABC):
         cells: Tensor | None = None,
         bare: bool = False,
         before: Prefix | None = None,
+        text: Sequence[int] = (),
     ) -> Prefix:
         """Run images x_v float[B, N, D_v] and the shared text once; every question about them continues from here.
 
@@ -142,6 +143,7 @@ class FrozenVLM(ABC):
         `cells` int64[B, n]: x_v float[B, n, D_v] are these of the image's cells (needs `keeps_cells`).
         `bare`: nothing but the image, and what a template puts before a user's words; the caller's text comes next.
         `before`: worked `examples`, the same for each image, that come first (needs `interleaves`).
+        `text`: token ids that follow all that, in the same forward pass where the family's attention allows it.
         Under torch.no_grad or inference_mode nothing is kept for a backward pass.
         """
 

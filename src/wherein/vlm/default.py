@@ -103,9 +103,10 @@ class DefaultVLM(FrozenVLM):
         cells: Tensor | None = None,
         bare: bool = False,
         before: Prefix | None = None,
+        text: Sequence[int] = (),
     ) -> Prefix:
         """The tokens of the cells, then the shared text; see FrozenVLM."""
-        text, whole = [] if bare else self.encode(self.shared_prompt), self.grid[0] * self.grid[1]
+        text, whole = [*([] if bare else self.encode(self.shared_prompt)), *text], self.grid[0] * self.grid[1]
         with self._trains():
             return Prefix.behind(self.language_model, self.tokens(x_v), text, whole, cells, before)
 

@@ -30,6 +30,7 @@ from wherein.vlm.views import Views
 
 QUESTION = "What is in the image, and where?"
 ANCHOR = "is"  # a text continues behind a word, which decides how tokenizers treat its first space
+PER_TOKEN = ("mm_token_type_ids", "token_type_ids", "image_embeds_position_mask")  # inputs that are 0 at text
 TRAINED_AT = 448  # side of the images that a model of any resolution is trained with, pixels
 
 
@@ -41,6 +42,7 @@ class HFVLM(FrozenVLM):
     connector, argument: the module that receives x_v, and by which name if not as the first argument · others: further
     modules that receive features of other depths · projection: gives the connector's output, if another module ·
     blocks: the vision encoder's blocks · patches: embeds them · width_key: what its configuration calls D_v ·
+    appends: text behind an image is read as it is where it runs in the same forward pass (no image token looks at it) ·
     leading: rows of x_v that are no patch (CLS) · lead: the prompt up to the answer, for a checkpoint without a chat
     template · opening: what stands before a user's words, where that is not all before QUESTION in it · checkpoint,
     licence: of the usual weights.
@@ -58,6 +60,7 @@ class HFVLM(FrozenVLM):
     blocks_path: ClassVar[str]
     patches_path: ClassVar[str]
     width_key: ClassVar[str] = "hidden_size"
+    appends: ClassVar[bool] = True
     leading: ClassVar[int] = 0
     lead: ClassVar[str] = ""
     opening: ClassVar[str | None] = None
@@ -224,21 +227,26 @@ class HFVLM(FrozenVLM):
         cells: Tensor | None = None,
         bare: bool = False,
         before: Prefix | None = None,
+        text: Sequence[int] = (),
     ) -> Prefix:
         """The model's own forward pass on the features and the prompt up to the answer; see FrozenVLM."""
         if before is not None:
             self.check_interleaves()
         if cells is not None:
             raise InputError(f"{self.name} cannot be shown some of an image's cells only.")
+        text = [*([] if bare else self.encode(self.shared_prompt)), *text]
         frames = frames or [self._own] * len(x_v)
         inputs = self._on_device(self._stack([self._processed(frame.width, frame.height, bare) for frame in frames]))
+        starting = self._starting(len(x_v))
+        if self.appends and not starting:
+            inputs, text = self._followed(inputs, text), []
         self._rows = x_v.shape[1]
         last: list[Tensor] = []
         decoder = self.decoder()
         hook = decoder.register_forward_hook(lambda _, __, out: last.append(out.last_hidden_state[:, -1]))
         try:
             with self._replay.give(x_v):
-                out = self.model(**inputs, **self._starting(len(x_v)), **self._further, **self._last, use_cache=True)
+                out = self.model(**inputs, **starting, **self._further, **self._last, use_cache=True)
         finally:
             hook.remove()
         inner = out if getattr(out, "past_key_values", None) is not None else out.language_model_outputs
@@ -250,10 +258,10 @@ class HFVLM(FrozenVLM):
         start = Prefix(
             following, self._head, inner.past_key_values, length, position if placed else None, last[-1], extra
         )
-        if bare:
+        if not text:
             return start
-        continuation = Continuation(start, range(len(x_v)))
-        continuation.hidden([self.encode(self.shared_prompt)] * len(x_v))
+        continuation = Continuation(start, range(len(x_v)), last_use=True)
+        continuation.hidden([text] * len(x_v))
         return continuation.reached()
 
     def cells(self, frame: Frame | None = None) -> Cells:
@@ -319,6 +327,15 @@ class HFVLM(FrozenVLM):
     def _blank(self, width: int, height: int, bare: bool = False) -> dict[str, Tensor]:
         """The inputs for an image of this size whose features are known: its pixels do not matter."""
         return dict(self.call(self._opening if bare else self._lead, np.zeros((height, width, 3), np.uint8)))
+
+    def _followed(self, inputs: Mapping[str, Tensor], text: Sequence[int]) -> dict[str, Tensor]:
+        """Inputs on the model's device with token ids of text behind each row."""
+        ids = torch.tensor([text], dtype=torch.long, device=self.device).expand(len(inputs["input_ids"]), -1)
+        more = dict.fromkeys(PER_TOKEN, torch.zeros_like(ids))
+        more |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if "image_attention_mask" in inputs:
+            more["image_attention_mask"] = inputs["image_attention_mask"][:, -1:].expand(-1, len(text), -1)
+        return {name: torch.cat([x, more[name]], dim=1) if name in more else x for name, x in inputs.items()}
 
     def _stack(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         lengths = {one["input_ids"].shape[1] for one in inputs}

@@ -5,8 +5,9 @@ One row a text is all that is read, and no matrix of queries by keys is ever mad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 import torch
@@ -61,11 +62,18 @@ def attention_maps(
     with ExitStack() as stack:
         if not steps and layers[-1] + 1 < count:
             stack.enter_context(vlm.until(layers[-1]))
+        alone = len(texts) == len(texts[0]) == 1 and not steps  # then image and text share one forward pass
+        found: dict[int, Tensor] = {}
         with ExitStack() as watched:
             if mixing is not None:
                 watched.enter_context(mixing.watch())
-            prefix = vlm.prefix(x_v, [canvas.frame], bare=True)
-        rows = _read(vlm, prefix, texts, layers, canvas.positions, steps, last_use=len(texts) == 1)
+            if alone:
+                watched.enter_context(vlm.seam("attention", partial(_keep, found), layers))
+            prefix = vlm.prefix(x_v, [canvas.frame], bare=True, text=vlm.encode(texts[0][0]) if alone else ())
+        if alone:
+            rows = _of_image(found, layers, canvas.positions, 0 if prefix.extra else prefix.length)
+        else:
+            rows = _read(vlm, prefix, texts, layers, canvas.positions, steps)
     shares = None if mixing is None else mixing.shares(len(canvas.positions))[0]
     return canvas.lay(rows if heads is None else _chosen(vlm, rows, layers, heads), shares)
 
@@ -77,37 +85,39 @@ def _read(
     layers: Sequence[int],
     positions: NDArray[np.int64],
     steps: int,
-    last_use: bool = False,
 ) -> Maps:
     """float32[P, layers, H, M]: the rows at the end of every piece."""
     if prefix.position is None and len(texts) > 1:  # texts of unequal length cannot be mixed
         return np.concatenate([_read(vlm, prefix, [text], layers, positions, steps) for text in texts])
-    continuation = Continuation(prefix, [0] * len(texts), last_use)
+    continuation = Continuation(prefix, [0] * len(texts))
     rows: dict[tuple[int, int], NDArray[np.float32]] = {}
     for number in range(max(map(len, texts))):
         chunks = [vlm.encode(text[number]) if number < len(text) else [] for text in texts]
         for _ in range(steps):
             chunks = [[int(token)] for token in continuation.feed(chunks).argmax(-1)]
-        found: dict[int, NDArray[np.float32]] = {}
-
-        def keep(row: Tensor, layer: int, found: dict[int, NDArray[np.float32]] = found) -> None:
-            """Of all keys, the image's."""
-            found[layer] = _of_image(row, positions, 0 if prefix.extra else continuation.filled.shape[1])
-
-        with vlm.seam("attention", keep, layers):
+        found: dict[int, Tensor] = {}
+        with vlm.seam("attention", partial(_keep, found), layers):
             continuation.hidden(chunks)
-        stacked = np.stack([found[layer] for layer in layers], 1)
+        stacked = _of_image(found, layers, positions, 0 if prefix.extra else continuation.filled.shape[1])
         rows |= {(i, number): stacked[i] for i, text in enumerate(texts) if number < len(text)}
     return np.stack([rows[key] for key in sorted(rows)])
 
 
-def _of_image(row: Tensor, positions: NDArray[np.int64], length: int) -> Maps:
-    """float32[B, H, M] of a row float32[B, H, K] over the last K of `length` tokens (0: over keys of their own).
+def _keep(found: dict[int, Tensor], row: Tensor, layer: int) -> None:
+    """The row of the pass that ran last; it stays where it is, so that no layer waits for it to be copied."""
+    found[layer] = row
+
+
+def _of_image(found: Mapping[int, Tensor], layers: Sequence[int], positions: NDArray[np.int64], length: int) -> Maps:
+    """float32[B, layers, H, M], the image's, of rows float32[B, H, K] over the last K of `length` tokens (0: over keys
+    of their own).
 
     A layer with a sliding window keeps no more; what has left the window is looked at no longer.
     """
-    places = positions - max(0, length - row.shape[-1])
-    return np.where(places >= 0, row.cpu().numpy()[..., np.maximum(places, 0)], np.float32(0))
+    rows = [found[layer].cpu().numpy() for layer in layers]
+    places = [positions - max(0, length - row.shape[-1]) for row in rows]
+    read = [np.where(at >= 0, row[..., np.maximum(at, 0)], np.float32(0)) for row, at in zip(rows, places, strict=True)]
+    return np.stack(read, 1)
 
 
 def _chosen(vlm: FrozenVLM, rows: Maps, layers: Sequence[int], heads: Sequence[Head]) -> Maps:

@@ -22,6 +22,7 @@ class PaliGemma(HFVLM):
     views = staticmethod(views.squash)
     blocks_path = "model.vision_tower.encoder.layers"
     patches_path = "model.vision_tower.embeddings"
+    appends = False
     lead = "<image>caption en"
     opening = "<image>"
     native = "<locYYYY><locXXXX><locYYYY><locXXXX> in 0..1023, y first"
