@@ -87,6 +87,31 @@ def test_a_continuation_is_the_plain_forward_in_one_go(vlm: HFVLM) -> None:
         torch.testing.assert_close(prefix.head(states[0]), whole, **LOOSE)
 
 
+def test_a_text_beside_an_image_is_a_text_behind_it(vlm: HFVLM) -> None:
+    """Two images whose text runs with them, against the same text run behind them, and what is asked after it."""
+    images, tail = [photo(0), photo(1)], vlm.encode(" a red cat")
+    pixels, frames = vlm.prepare(images)
+    with torch.no_grad():
+        x_v = vlm.features(pixels)
+        beside = vlm.prefix(x_v, frames, bare=True, text=tail)
+        behind = Continuation(vlm.prefix(x_v, frames, bare=True), [0, 1])
+        behind.hidden([tail, tail])
+        later = behind.reached()
+        assert beside.length == later.length
+        assert (beside.position is None) == (later.position is None)
+        if beside.position is not None and later.position is not None:
+            assert torch.equal(beside.position, later.position)
+        rows = [1] if beside.position is None else [1, 0]  # rows of unequal length cannot be mixed there
+        chunks = [vlm.encode(text) for text in (" located at", " dog")][: len(rows)]
+        for one, two in zip(*([*_states(prefix, rows, chunks)] for prefix in (beside, later)), strict=True):
+            torch.testing.assert_close(one, two, **LOOSE)
+
+
+def _states(prefix: Prefix, rows: list[int], chunks: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Logits at a prefix's last token, and at the last of what continues it."""
+    return prefix.head(prefix.last), Continuation(prefix, rows).feed(chunks)
+
+
 def test_a_text_continues_as_generate_would(vlm: HFVLM) -> None:
     """PaliGemma's way too: image and prompt in both directions, what is written causally, token by token."""
     if not hasattr(vlm.model, "generate"):
