@@ -45,11 +45,9 @@ def calls(vlm: HFVLM, side: tuple[int, int]) -> Calls:
     pixels, (frame,) = vlm.prepare([image])
     pixels = vlm._on_device(pixels)
     canvas = Canvas(vlm, frame)
-    words = torch.tensor([vlm.encode(TEXT)], device=vlm.device)
     bare = vlm._on_device(vlm._processed(frame.width, frame.height, True))
     asked = {**bare, **{key: value for key, value in pixels.items() if key not in bare or "pixel" in key}}
-    asked["input_ids"] = torch.cat([bare["input_ids"], words], 1)
-    asked["attention_mask"] = torch.ones_like(asked["input_ids"])
+    asked = vlm._followed(asked, vlm.encode(TEXT))
 
     def plain(**more: Any) -> Any:
         """The model's own forward on image and phrase."""

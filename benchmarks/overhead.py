@@ -85,17 +85,8 @@ def in_turn(vlm: HFVLM, works: Works, times: int) -> dict[str, Any]:
 
 def asking(vlm: HFVLM, image: np.ndarray[Any, Any]) -> dict[str, Tensor]:
     """The plain model's inputs for an image and the whole prompt of one phrase."""
-    inputs = {name: value.to(vlm.device) for name, value in vlm.prepare([image])[0].items()}
     said = vlm.encode(vlm.shared_prompt) + vlm.encode(vlm.locate_prompt.format(phrase=noun_phrase(PHRASES[0])))
-    ids = torch.tensor([said], device=vlm.device)
-    shape = inputs["input_ids"].shape
-    more = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    for name, value in inputs.items():
-        if value.is_floating_point():
-            inputs[name] = value.to(vlm.dtype)
-        elif value.shape == shape:
-            inputs[name] = torch.cat([value, more.get(name, torch.zeros_like(ids))], dim=1)
-    return inputs
+    return vlm._followed(vlm._on_device(vlm.prepare([image])[0]), said)
 
 
 @torch.inference_mode()
