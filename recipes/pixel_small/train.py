@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from composed import Stores, stores
 
+from wherein.boxtext import CODECS
 from wherein.errors import WhereinError
 from wherein.methods.pixel.method import begin, save
 from wherein.training.pixel import PixelRecipe, PixelTask, measure
@@ -21,12 +22,15 @@ from wherein.vlm import load_vlm
 
 SIZES = {"tokens": 16, "lora_rank": 8, "proposal_dim": 128}
 """Half of the published visual tokens, a quarter of the rank: of an adapter below 25 MB, and of a cheaper step."""
+BOXES = {"points": None, "string": CODECS["0-100"], "bins": CODECS["ranges"]}
+"""How the box of a phrase is given: read by the point head; as numbers of percent, digit by digit; as one of ten bins a
+coordinate, each a token."""
 
 
 def figures_of(task: PixelTask, kinds: Stores, count: int) -> dict[str, dict[str, float]]:
     """The figures of `measure` on both kinds of composites that were not trained on."""
     return {
-        name: {key: round(value, 4) for key, value in measure(task.reader, store, count, task.seed).items()}
+        name: {key: round(value, 4) for key, value in measure(task.reader, store, count, task.seed, task.codec).items()}
         for name, store in (("held_out", kinds.held_out), ("known", kinds.known))
     }
 
@@ -69,20 +73,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=5e-4, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rank", type=int, default=SIZES["lora_rank"], help="of the updates; ablation: 0, none")
+    parser.add_argument("--boxes", choices=BOXES, default="points", help="ablation: boxes of phrases written as text")
     parser.add_argument("--device", default="auto", help="cpu, cuda ...; auto takes the fastest there is")
     parser.add_argument("--sparse", action="store_true", help="ablation: no places of narratives' words are learnt")
     given = parser.parse_args()
     vlm = load_vlm("default", given.device)
     kinds = stores(vlm, given.cache or given.out / "cache", given.images, given.seed, given.objects, given.backgrounds)
     torch.manual_seed(given.seed)
-    reader = begin(vlm, **SIZES)
+    sizes = {**SIZES, "lora_rank": given.rank}
+    reader = begin(vlm, **sizes)
     if vlm.device.type == "cpu":  # there, a third faster than the fused kernel
         reader.model.language_model.set_attn_implementation("eager")
     recipe = PixelRecipe(dense=not given.sparse)
-    task = PixelTask(reader, recipe, kinds.train, kinds.held_out, kinds.known, given.seed)
+    task = PixelTask(reader, recipe, kinds.train, kinds.held_out, kinds.known, given.seed, BOXES[given.boxes])
     schedule = TrainConfig(given.steps, given.rate, warmup=100, evaluate_every=250, save_every=50, seed=given.seed)
     grounds = given.backgrounds and given.backgrounds.name
-    about = {**asdict(recipe), **SIZES, "composites": given.images, "backgrounds": grounds}
+    about = {**asdict(recipe), **sizes, "composites": given.images, "backgrounds": grounds}
+    about |= {} if given.boxes == "points" else {"boxes": given.boxes}
     fit(task, schedule, given.out, resume=True, about=about)
     count = kinds.held_out.count
     figures = figures_of(task, kinds, count)

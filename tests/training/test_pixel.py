@@ -15,6 +15,7 @@ import torch
 import transformers as T
 from PIL import Image
 
+from wherein.boxtext import CODECS
 from wherein.errors import InputError
 from wherein.geometry import paired_iou
 from wherein.grounding import Grounding
@@ -23,7 +24,7 @@ from wherein.methods.pixel.config import PixelLMConfig
 from wherein.methods.pixel.language import IGNORED
 from wherein.methods.pixel.losses import POINT_WEIGHT
 from wherein.methods.pixel.model import PixelLM
-from wherein.methods.pixel.reader import PixelReader
+from wherein.methods.pixel.reader import PixelReader, Seen, frame_of
 from wherein.synth import is_held_out
 from wherein.training.pixel import (
     SHOWN,
@@ -31,6 +32,7 @@ from wherein.training.pixel import (
     PixelRecipe,
     PixelTask,
     described,
+    located,
     measure,
     phrase_rows,
     region_rows,
@@ -61,7 +63,7 @@ class Eyes:
             return self.model.features(pixels)[0]
 
 
-def build(tokenizer: Any) -> PixelReader:
+def build(tokenizer: Any, proposal_dim: int = 0) -> PixelReader:
     """Two small layers of a language model, and of a vision encoder that sees cells of 16 pixels."""
     torch.manual_seed(0)
     vision = T.CLIPVisionConfig(
@@ -98,6 +100,7 @@ def build(tokenizer: Any) -> PixelReader:
         point_dim=32,
         lora_rank=4,
         lora_targets=("q_proj", "v_proj"),
+        proposal_dim=proposal_dim,
     )
     return PixelReader(PixelLM(config), tokenizer)
 
@@ -205,6 +208,45 @@ def test_a_phrase_is_asked_for_in_the_text_before_it(reader: PixelReader, images
     assert questions == [f"where is {text}" for text in texts(reader, rows["labels"])]
 
 
+def test_boxes_can_be_written_behind_the_question(
+    reader: PixelReader, images: list[Described], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = CODECS["0-100"]
+    spoken, written = (phrase_rows(reader, images, 6, rng(), given) for given in (None, codec))
+    assert written["tasks"] == "caption" and torch.equal(spoken["text"], written["text"])
+    for text, box in zip(texts(reader, written["labels"]), spoken["boxes"].numpy(), strict=True):
+        found = codec.decode(text, SIDE, SIDE)
+        assert found is not None and np.abs(found - box).max() <= SIDE / 100
+    asked: list[str] = []
+
+    def caption(seen: Any, longest: int, lead: str) -> Any:
+        asked.append(lead)
+        return SimpleNamespace(text="it is [25, 0, 50, 100]" if "cat" in lead else "[1, 2", score=0.5)
+
+    monkeypatch.setattr(reader, "caption", caption)
+    found, unread = located(reader, Seen(frame_of(128, 64, SIDE, "squash"), []), ["a cat", "a dog"], codec)
+    assert asked == ["where is a cat", "where is a dog"]
+    assert found.boxes.tolist() == [[32, 0, 64, 64]] and unread.invalid and unread.answer == "[1, 2"
+
+
+def test_written_boxes_are_learnt_and_measured_in_place_of_the_points(make_task: Any) -> None:
+    task, _ = make_task()
+    task.codec = CODECS["ranges"]
+    task.loss(0, 10).backward()
+    assert task.reader.model.extractor.tokens.grad.abs().sum() > 0
+    figures = measure(task.reader, task.held_out, 2, seed=0, codec=task.codec)
+    assert figures["invalid"] == 1 and figures["p50"] == figures["miou"] == 0  # an untrained model writes no box
+
+
+def test_a_step_teaches_what_proposes(make_task: Any, tiny_vlm: Any) -> None:
+    task, _ = make_task(own=build(tiny_vlm.tokenizer, proposal_dim=8))
+    task.loss(0, 10).backward()
+    grads = [parameter.grad for parameter in task.reader.model.proposals.parameters()]
+    assert all(grad is not None and torch.isfinite(grad).all() for grad in grads)
+    assert any(grad.abs().sum() > 0 for grad in grads)
+    assert 0 <= measure(task.reader, task.held_out, 2, seed=0)["proposed"] <= 1
+
+
 def test_a_step_is_a_function_of_its_number_and_runs_no_encoder(make_task: Any) -> None:
     (a, eyes), (b, _), (other, _) = make_task(), make_task(), make_task(seed=1)
     before = eyes.encoded
@@ -296,6 +338,7 @@ def test_figures_of_one_who_knows_and_of_one_who_does_not(
     ious = paired_iou(np.array([BOX] * len(true)) * SIDE, true)
     assert figures["miou_centre"] == pytest.approx(ious.mean())
     assert figures["p50_centre"] == pytest.approx((ious > 0.5).mean())
+    assert figures["invalid"] == 1 - float(right) and "proposed" not in figures
 
 
 def test_images_without_a_phrase_are_refused(make_task: Any, reader: PixelReader) -> None:

@@ -6,6 +6,8 @@ Notable choices:
   phrase has one place and a narrative some ten, which would outvote it in a common mean
 - without dense traces the narratives are learnt as they are, in the same rows, but nothing is said of where their words
   are: what that changes is what the traces are worth (PixelLLM's claim is that they help phrases)
+- with a codec, the box of a phrase is written as text behind the question: what that changes is what a head for places
+  is worth
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from wherein import drawing
+from wherein.boxtext import Codec
 from wherein.errors import InputError
 from wherein.geometry import Frame, iou, paired_iou
 from wherein.grounding import Grounding
@@ -37,7 +40,7 @@ from wherein.synth.narrative import narrate, question
 from wherein.synth.referral import referrals
 from wherein.training.store import FeatureStore
 
-NAME, SENTENCE = 12, 48  # tokens of the longest name and narrative that evaluation reads
+NAME, SENTENCE, WRITTEN = 12, 48, 24  # tokens of the longest name, narrative and written box that evaluation reads
 SHOWN = 6  # images of a sheet
 POINTED = 0.25  # share of steps in which regions are given by a point
 
@@ -78,8 +81,9 @@ class PixelTask:
         held_out: FeatureStore,
         known: FeatureStore,
         seed: int,
+        codec: Codec | None = None,
     ) -> None:
-        self.reader, self.recipe, self.seed = reader, recipe, seed
+        self.reader, self.recipe, self.seed, self.codec = reader, recipe, seed, codec
         self.train, self.held_out, self.known = train, held_out, known
         self.module = reader.model.trained()
         self._described = [described(objects, reader.model.config.side) for objects in train.objects]
@@ -99,7 +103,7 @@ class PixelTask:
         parts = [
             traces,
             region_rows(self.reader, images, self.recipe.regions, rng, rng.random() < POINTED),
-            phrase_rows(self.reader, images, self.recipe.phrases, rng),
+            phrase_rows(self.reader, images, self.recipe.phrases, rng, self.codec),
         ]
         said = [self.reader.model(features=features, **part).loss for part in parts]
         if self.reader.model.config.proposal_dim:
@@ -113,8 +117,8 @@ class PixelTask:
         held-out images: above what was asked for, below what was written."""
         folder.mkdir(parents=True, exist_ok=True)
         self._sheet(folder / f"{step:07d}.png")
-        known = measure(self.reader, self.known, count, self.seed)
-        figures = measure(self.reader, self.held_out, count, self.seed)
+        known = measure(self.reader, self.known, count, self.seed, self.codec)
+        figures = measure(self.reader, self.held_out, count, self.seed, self.codec)
         return {**figures, **{f"known_{name}": known[name] for name in ("p50", "names")}}
 
     def _sheet(self, path: Path) -> None:
@@ -122,7 +126,7 @@ class PixelTask:
         for i in range(min(SHOWN, self.held_out.count)):
             seen, (pixels,) = _seen(self.reader, self.held_out, i), self.held_out.images([i])
             _, phrases = _asked(described(self.held_out.objects[i], self.reader.model.config.side), self.seed, i)
-            found = self.reader.refer(seen, phrases)
+            found = located(self.reader, seen, phrases, self.codec)
             written = self.reader.caption(seen, longest=SENTENCE)
             rows = [drawing.draw(pixels, found), drawing.draw(pixels, _placed(written))]
             columns.append(np.concatenate([np.asarray(Image.fromarray(row).resize((320, 320))) for row in rows]))
@@ -173,29 +177,34 @@ def region_rows(
 
 
 def phrase_rows(
-    reader: PixelReader, images: Sequence[Described], count: int, rng: np.random.Generator
+    reader: PixelReader, images: Sequence[Described], count: int, rng: np.random.Generator, codec: Codec | None = None
 ) -> dict[str, Any]:
-    """Phrases that mean one object each, `count` of them, and its box, as `PixelLM.forward` takes them."""
+    """Phrases that mean one object each, `count` of them, and its box, as `PixelLM.forward` takes them; with a codec,
+    the box as the text that follows the question."""
     pool = [(row, thing) for row, image in enumerate(images) for thing, known in enumerate(image.phrases) if known]
     drawn = _drawn(pool, count, rng)
     asked = [question(images[row].names[thing], images[row].phrases[thing], rng) for row, thing in drawn]
+    side, boxes = reader.model.config.side, _boxes(images, drawn)
     return {
-        "labels": reader.labels(asked),
+        "labels": reader.labels(asked if codec is None else [codec.encode(box, side, side) for box in boxes.numpy()]),
         "text": reader.texts([REFER.format(phrase=phrase) for phrase in asked]),
-        "tasks": "refer",
+        "tasks": "refer" if codec is None else "caption",
         "rows": torch.tensor([row for row, _ in drawn]),
-        "boxes": _boxes(images, drawn),
+        "boxes": boxes,
     }
 
 
 @torch.inference_mode()
-def measure(reader: PixelReader, store: FeatureStore, count: int, seed: int) -> dict[str, float]:
+def measure(
+    reader: PixelReader, store: FeatureStore, count: int, seed: int, codec: Codec | None = None
+) -> dict[str, float]:
     """Figures on the first `count` images of a store, each object asked for by one phrase that means it alone.
 
-    p50, miou: of the boxes of phrases, IoU strictly above 0.5 and its mean; p50_centre, miou_centre: of the constant
-    box · words_inside: of the words of a narrative that is given, those whose middle is placed in their object's box;
-    words_inside_centre: of the image's middle · names: regions whose greedy caption is the object's name, all of it ·
-    proposed: objects that one of the ten surest proposals overlaps by more than half, of a model that proposes.
+    p50, miou: of the boxes of phrases, IoU strictly above 0.5 and its mean, 0 for one that cannot be read or holds
+    nothing, `invalid` of them; p50_centre, miou_centre: of the constant box · words_inside: of the words of a narrative
+    that is given, those whose middle is placed in their object's box; words_inside_centre: of the image's middle ·
+    names: regions whose greedy caption is the object's name, all of it · proposed: objects that one of the ten surest
+    proposals overlaps by more than half, of a model that proposes.
     Raises InputError where no phrase tells an object apart.
     """
     side = reader.model.config.side
@@ -203,7 +212,7 @@ def measure(reader: PixelReader, store: FeatureStore, count: int, seed: int) -> 
     for i in range(min(count, store.count)):
         image, seen = described(store.objects[i], side), _seen(reader, store, i)
         asked, phrases = _asked(image, seed, i)
-        found += [one.boxes[0] if len(one.boxes) else np.zeros(4) for one in reader.refer(seen, phrases)]
+        found += [one.boxes[0] if len(one.boxes) else np.zeros(4) for one in located(reader, seen, phrases, codec)]
         truth += [image.boxes[thing] for thing in asked]
         told, ends = trace_rows(reader, [image], np.random.default_rng([seed, i]))
         said = reader.model(features=seen.features, **told).points.cpu()[ends].mean(1)
@@ -221,6 +230,7 @@ def measure(reader: PixelReader, store: FeatureStore, count: int, seed: int) -> 
     return {
         "p50": precision_above(ious) or 0.0,
         "miou": float(ious.mean()),
+        "invalid": float((np.stack(found) == 0).all(1).mean()),
         "p50_centre": precision_above(constant) or 0.0,
         "miou_centre": float(constant.mean()),
         "words_inside": float(np.mean(inside)),
@@ -228,6 +238,19 @@ def measure(reader: PixelReader, store: FeatureStore, count: int, seed: int) -> 
         "names": float(np.mean(named)),
         **({"proposed": float(np.mean(proposed))} if proposed else {}),
     }
+
+
+def located(reader: PixelReader, seen: Seen, phrases: Sequence[str], codec: Codec | None = None) -> list[Grounding]:
+    """The box of each phrase, from its last word's state, or with a codec as it is written."""
+    if codec is None:
+        return reader.refer(seen, phrases)
+    found = []
+    for phrase in phrases:
+        said = reader.caption(seen, longest=WRITTEN, lead=REFER.format(phrase=phrase))
+        box = codec.decode(said.text, seen.frame.model_width, seen.frame.model_height)
+        boxes, scores = (np.zeros((0, 4)), []) if box is None else (seen.frame.to_image(box[None]), [said.score])
+        found.append(Grounding(phrase, boxes, np.array(scores), SCORE, False, None, answer=said.text))
+    return found
 
 
 def _seen(reader: PixelReader, store: FeatureStore, index: int) -> Seen:

@@ -61,9 +61,9 @@ class PixelReader:
         pixels = torch.from_numpy(square).permute(2, 0, 1)[None]
         return Seen(frame, self.model.features(pixels, torch.tensor([[width, height]])))
 
-    def caption(self, seen: Seen, beams: int = 1, longest: int = LONGEST) -> Caption:
-        """A caption of the whole image, with a place for each word, in one pass."""
-        return self._captions(seen, None, CAPTION, beams, longest)[0]
+    def caption(self, seen: Seen, beams: int = 1, longest: int = LONGEST, lead: str = CAPTION) -> Caption:
+        """A caption of the whole image, with a place for each word, in one pass; `lead`: the text before it."""
+        return self._captions(seen, None, lead, beams, longest)[0]
 
     def captions_of(self, seen: Seen, boxes: ArrayLike, beams: int = 1, longest: int = LONGEST_REGION) -> list[Caption]:
         """A caption of what each box float64[K, 4], xyxy in pixels of the image, shows.
