@@ -1,0 +1,62 @@
+"""What recipes/pixel_small/describe.py counts: every box against all of its phrases, and dense captions against all."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wherein.data.sample import LabelledBox, Sample
+from wherein.methods.pixel.captions import Caption, Region
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "pixel_small"
+CUP, DOG = np.array([0.0, 0, 20, 20]), np.array([30.0, 10, 60, 40])
+
+
+class Reader:
+    """It says of a box how wide it is, and finds the cup."""
+
+    def captions_of(self, seen: Any, boxes: Any) -> list[Caption]:
+        return [Caption(f"{box[2] - box[0]:.0f} wide", [], 0.5, True) for box in boxes]
+
+    def dense(self, seen: Any, most: int, least: float) -> list[Region]:
+        return [Region(Caption("a cup", [], 0.5, True), box=CUP, proposal_score=0.9)]
+
+
+@pytest.fixture
+def describe(monkeypatch: pytest.MonkeyPatch) -> Any:
+    if not RECIPE.is_dir():
+        pytest.skip("the recipes are not part of this copy of the source")
+    monkeypatch.syspath_prepend(str(RECIPE))
+    return importlib.import_module("describe")
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (64, 48)).save(path)
+    objects = (LabelledBox("a cup", CUP), LabelledBox("a dog", DOG), LabelledBox("something white", CUP))
+    return [Sample("a.png", path, 64, 48, objects), Sample("b.png", path, 64, 48, ())]
+
+
+def test_a_box_has_all_its_phrases(describe: Any, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = []
+
+    def score(said: list[str], true: list[list[str]]) -> dict[str, float]:
+        scored.append((said, true))
+        return {"bleu1": 0.25}
+
+    monkeypatch.setattr(describe, "score_captions", score)
+    method: Any = SimpleNamespace(see=lambda image: image, reader=Reader(), proposes=True)
+    figures = describe.figures(method, samples, lambda said, true: float(said in true))
+    assert scored == [(["20 wide", "30 wide"], [["a cup", "something white"], ["a dog"]])]
+    assert figures == {"images": 1, "boxes": 2, "bleu1": 0.25, "dense_map": 0.5, "found_map": 0.5}  # one of two
+    wrong = describe.figures(method, samples, lambda said, true: 0.1)
+    assert wrong["found_map"] == 0.5 and wrong["dense_map"] == pytest.approx(0.25)  # right at 0, 0.05, 0.1 of six
+    method.proposes = False
+    assert describe.figures(method, samples, lambda *_: 1.0).keys() == {"images", "boxes", "bleu1"}
