@@ -73,7 +73,8 @@ def evaluate(
     format: Format = "auto",
     protocol: Protocol = "auto",
     method: Annotated[
-        list[str], typer.Option(help="pin, heads, cam, text, centre or auto; may be repeated.", show_default="auto")
+        list[str],
+        typer.Option(help="pin, heads, cam, pixel, text, centre or auto; may be repeated.", show_default="auto"),
     ] = ["auto"],  # noqa: B006 - typer only reads it
     model: Model = "default",
     adapter: Adapter = None,
