@@ -6,6 +6,8 @@ plain: a loop in Pillow alone that pastes as many cut-outs, resized at random, o
 bound on overlaps, no names
 All are composites a second of processor time, so a busy machine does not slow them; medians over turns in one process,
 after one that does not count. `memory_to_plain` is the share of the plain loop's speed that is left.
+together: written by one process and by `--workers` at a time, composites a second of the processor time of all of them;
+linear in cores as far as the second figure is as high as the first
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -29,6 +32,7 @@ from wherein.synth import Plan, Scenes
 from wherein.synth.compose import picture_of
 from wherein.synth.scene import PRESETS
 from wherein.synth.shards import write_shard
+from wherein.synth.workers import on_this_machine
 
 
 def rate(work: Callable[[], object], count: int) -> float:
@@ -73,6 +77,26 @@ def measure(plan: Plan, turns: int, folder: Path) -> dict[str, float]:
     }
 
 
+def spent(plan: Plan, shards: int, workers: int) -> float:
+    """Seconds of processor time for some of the shards, of this process and of all workers together."""
+    began = _processor()
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in on_this_machine(plan, Path(folder), range(shards), workers):
+            pass
+    return _processor() - began
+
+
+def _processor() -> float:
+    mine, theirs = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return mine.ru_utime + mine.ru_stime + theirs.ru_utime + theirs.ru_stime
+
+
+def together(plan: Plan, workers: int) -> float:
+    """Written by so many processes at the same time; how they start and fill their caches does not count."""
+    few, more = 4 * workers, 10 * workers
+    return (more - few) * plan.per_shard / (spent(plan, more, workers) - spent(plan, few, workers))
+
+
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -83,6 +107,7 @@ def main() -> None:
     parser.add_argument("--image", choices=("jpg", "webp"), default="jpg")
     parser.add_argument("--count", type=int, default=500, help="composites a turn")
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=1, help="processes to measure together, beside one")
     args = parser.parse_args()
     figures: dict[str, object] = {}
     try:
@@ -98,6 +123,11 @@ def main() -> None:
             )
             with tempfile.TemporaryDirectory() as folder:
                 figures[str(side)] = measure(plan, args.turns, Path(folder))
+            if args.workers > 1:
+                some = replace(plan, count=args.count * 10 * args.workers)
+                pairs = [(together(some, 1), together(some, args.workers)) for _ in range(args.turns)]
+                alone, all_of_them = (round(median(rates), 1) for rates in zip(*pairs, strict=True))
+                figures[f"{side} together"] = {"1": alone, str(args.workers): all_of_them}
     except InputError as error:
         sys.exit(str(error))
     memory = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
