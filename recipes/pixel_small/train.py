@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder of encoded composites; default: OUT/cache")
     parser.add_argument("--images", type=int, default=6000, help="composites to train on")
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--many", type=int, default=1, help="times as many rows a step: for a GPU")
     parser.add_argument("--rate", type=float, default=5e-4, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rank", type=int, default=SIZES["lora_rank"], help="of the updates; ablation: 0, none")
@@ -85,7 +86,8 @@ def main() -> None:
     reader = begin(vlm, **sizes)
     if vlm.device.type == "cpu":  # there, a third faster than the fused kernel
         reader.model.language_model.set_attn_implementation("eager")
-    recipe = PixelRecipe(dense=not given.sparse)
+    rows = {name: given.many * getattr(PixelRecipe, name) for name in ("images", "regions", "phrases")}
+    recipe = PixelRecipe(**rows, dense=not given.sparse)
     task = PixelTask(reader, recipe, kinds.train, kinds.held_out, kinds.known, given.seed, BOXES[given.boxes])
     schedule = TrainConfig(given.steps, given.rate, warmup=100, evaluate_every=250, save_every=50, seed=given.seed)
     grounds = given.backgrounds and given.backgrounds.name

@@ -137,7 +137,15 @@ def test_categories_of_coco_and_voc_are_pasted_when_asked_for(
             train(
                 *("pin", tmp_path / str(keep)),
                 **{"model": "tiny", "device": "cpu", "dtype": "auto", "bits": None, "size": None, "preset": "auto"},
-                **{"rate": None, "steps": 1, "images": 16, "seed": 0, "resume": False, "cache": tmp_path / "cache"},
+                **{
+                    "rate": None,
+                    "steps": 1,
+                    "images": 16,
+                    "batch": None,
+                    "seed": 0,
+                    "resume": False,
+                    "cache": tmp_path / "cache",
+                },
                 keep_held_out=keep,
             )  # type: ignore[arg-type]
     assert not any(map(is_held_out, seen[False])) and any(map(is_held_out, seen[True]))

@@ -15,6 +15,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the adapter, its checkpoints, pictures and TensorBoard log.")],
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
     images: Annotated[int, typer.Option(min=16, help="Composites to make (and encode once).")] = 6000,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images a step, other than the preset's: more where a GPU has room.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of composites, order and initialisation.")] = 0,
     rate: Annotated[
         float | None, typer.Option(min=1e-12, metavar="RATE", help="Peak learning rate other than the preset's.")
@@ -70,6 +73,7 @@ def train(
         rate=rate,
         steps=steps,
         images=images,
+        batch=batch,
         seed=seed,
         resume=resume,
         cache=cache or out / "cache",

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from scipy.special import logit
 
 from wherein import images as pictures
 from wherein.data import read_coco
 from wherein.errors import InputError
 from wherein.methods import adapter
 from wherein.methods.base import REGISTRY
-from wherein.methods.insert import Inserted, ask
+from wherein.methods.insert import Inserted
 from wherein.synth import AUGMENTED, Backgrounds, ComposeConfig, ObjectBank, Shards, compose, is_held_out
 from wherein.synth.shards import SHARD_INDEX
 from wherein.training.boxes import RECIPES, BoxTask
@@ -46,6 +47,7 @@ def train(
     rate: float | None,
     steps: int,
     images: int,
+    batch: int | None,
     seed: int,
     resume: bool,
     cache: Path,
@@ -64,6 +66,7 @@ def train(
     vlm = load_vlm(model, device, dtype, bits, size)
     preset = ("default" if vlm.keeps_cells else "paper") if preset == "auto" else preset
     recipe, kind = RECIPES[preset], REGISTRY[method]
+    recipe = recipe if batch is None else replace(recipe, batch=batch)
     assert issubclass(kind, Inserted)
     torch.manual_seed(seed)
     insert = kind.begin(vlm, preset)
@@ -91,15 +94,16 @@ def train(
     task = BoxTask(vlm, insert, recipe, train_store, held_out, names, seed)
     schedule = TrainConfig(steps, kind.rates[preset] if rate is None else rate, final=recipe.final, seed=seed)
     public = {key: value.name if isinstance(value, Path) else value for key, value in about.items()}
-    figures = fit(task, schedule, out, resume, {"method": method, "preset": preset, "images": images, **public})
+    settings = {"method": method, "preset": preset, "images": images, "batch": recipe.batch, **public}
+    figures = fit(task, schedule, out, resume, settings)
     scale, shift, balanced = calibrate(task, other.names, seed) if recipe.absent else NEVER
-    settings = {**insert.config.to_dict(), "absent_scale": scale, "absent_shift": shift}
+    calibrated = {**insert.config.to_dict(), "absent_scale": scale, "absent_shift": shift}
     figures = {**figures, **task.evaluate(steps, out / "pictures", HELD_OUT), "absent_balanced_accuracy": balanced}
     adapter.save(
         out,
         method,
         vlm,
-        settings,
+        calibrated,
         insert.state_dict(),
         card(method, vlm.name, public, schedule, figures, time.time() - began),
     )
@@ -162,17 +166,13 @@ def _kept_with(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
 def calibrate(task: BoxTask, names: tuple[str, ...], seed: int) -> tuple[float, float, float]:
     """Scale and shift of the absent logit (Platt, 1999) on held-out composites, as many present as absent phrases,
     and the balanced accuracy this gives."""
-    rng, logits, missing = np.random.default_rng(seed), [], []
-    with task.module.installed(task.vlm):
-        for i in range(task.held_out.count):
-            here = [name for name, _ in task.held_out.objects[i]]
-            others = [name for name in rng.permutation(names) if name not in here][: len(here)]
-            prefix = task.vlm.prefix(task.features(task.held_out, [i]))
-            for written in ask(task.vlm, task.module, prefix, [0] * len(here + others), here + others):
-                p = min(max(written.refusal or 0.0, 1e-9), 1 - 1e-9)
-                logits.append(np.log(p / (1 - p)))
-            missing += [False] * len(here) + [True] * len(others)
-    x, y = np.array(logits), np.array(missing)
+    rng, asked = np.random.default_rng(seed), list[tuple[int, str, bool]]()
+    for i in range(task.held_out.count):
+        here = [name for name, _ in task.held_out.objects[i]]
+        others = [name for name in rng.permutation(names) if name not in here][: len(here)]
+        asked += [(i, name, False) for name in here] + [(i, name, True) for name in others]
+    refused = [min(max(written.refusal or 0.0, 1e-9), 1 - 1e-9) for written in task.answers([a[:2] for a in asked])]
+    x, y = logit(refused), np.array([missing for *_, missing in asked])
 
     def loss(w: np.ndarray) -> float:
         """Logistic loss of scale and shift `w` float[2], nats."""

@@ -15,6 +15,7 @@ Notable choices:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from wherein.vlm.base import FrozenVLM
 from wherein.vlm.branches import Branch
 from wherein.vlm.decoding import Written
 
+AT_ONCE = 16  # images of an evaluation whose answers are written together
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -53,7 +56,7 @@ class Recipe:
     """
 
     batch: int = 12
-    cells: float = 0.8
+    cells: float = 0.5
     min_objects: int = 1
     name_until: float = 0.0
     one_object: bool = False
@@ -167,17 +170,21 @@ class BoxTask:
 
         With a `shift`, the question is put to the image so many places further on: what is still right then is prior.
         """
-        found = []
+        asked = [(i, *thing) for i in range(min(count, self.held_out.count)) for thing in self.held_out.objects[i]]
+        answers = self.answers([((i + shift) % self.held_out.count, name) for i, name, _ in asked])
+        return [(*a, written) for a, written in zip(asked, answers, strict=True)]
+
+    @torch.inference_mode()
+    def answers(self, asked: Sequence[tuple[int, str]]) -> list[Written]:
+        """What is written for each (held-out image, phrase); those about one image lie side by side."""
+        found = list[Written]()
         with self.module.installed(self.vlm):
-            for start in range(0, min(count, self.held_out.count), 16):
-                images = list(range(start, min(start + 16, count, self.held_out.count)))
-                asked = [(i, *thing) for i in images for thing in self.held_out.objects[i]]
-                shown = [(image + shift) % self.held_out.count for image in images]
-                prefix = self.vlm.prefix(self.features(self.held_out, shown))
-                answers = ask(
-                    self.vlm, self.module, prefix, [i - start for i, *_ in asked], [name for _, name, _ in asked]
-                )
-                found += [(*a, written) for a, written in zip(asked, answers, strict=True)]
+            images = list(dict.fromkeys(image for image, _ in asked))
+            for some in (images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE)):
+                mine = [(some.index(image), phrase) for image, phrase in asked if image in some]
+                prefix = self.vlm.prefix(self.features(self.held_out, some))
+                rows, phrases = [row for row, _ in mine], [phrase for _, phrase in mine]
+                found += ask(self.vlm, self.module, prefix, rows, phrases)
         return found
 
     def evaluate(self, step: int, folder: Path, count: int = 48) -> dict[str, float]:

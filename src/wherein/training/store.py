@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,12 @@ class FeatureStore:
 
     def images(self, indices: list[int]) -> list[NDArray[np.uint8]]:
         """Some images uint8[H, W, 3] at the model's size, as they were encoded."""
-        return [_squash(self.source(i).image, self.vlm.size) for i in indices]
+        return [_squash(made.image, self.vlm.size) for made in self._labelled(indices)]
+
+    def _labelled(self, indices: Sequence[int]) -> list[Labelled]:
+        """Some of the images, several at a time: Pillow and numpy leave Python's lock to others while they work."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(self.source, indices))
 
     def _path(self, indices: range) -> Path:
         """A shard is named by what it holds, so that a small store's short last one never stands for a full one."""
@@ -84,7 +91,7 @@ class FeatureStore:
     def _write(self, path: Path, indices: range) -> None:
         tensors, facts, absent = [], [], []
         for start in range(indices.start, indices.stop, CHUNK):
-            images = [self.source(i) for i in range(start, min(start + CHUNK, indices.stop))]
+            images = self._labelled(range(start, min(start + CHUNK, indices.stop)))
             frames = [Frame.identity(*image.image.shape[1::-1]).resize(*self.vlm.size) for image in images]
             pixels, _ = self.vlm.prepare([_squash(image.image, self.vlm.size) for image in images])
             tensors.append(self.vlm.features(pixels).to(torch.bfloat16).cpu())
