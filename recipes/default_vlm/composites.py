@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import captions
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from wherein.synth.backgrounds import Backgrounds
 from wherein.synth.compose import AUGMENTED, compose
 from wherein.synth.objects import ObjectBank
 from wherein.vlm.default import DefaultVLM
+from wherein.vlm.efficientnet import normalise
 
 PLAIN = 24 * 16  # encoded backgrounds for `prototype`
+PHOTOGRAPHS = 0.4  # of the composites are of photographed things alone, of which the bank has fewer than of drawn ones
+BATCH = 16
 Thing = tuple[str, str | None]  # name, dominant colour
+
+
+class Pasted(Dataset[tuple[NDArray[np.uint8], list[Thing]]]):
+    """Composite i, a function of the seed and i: uint8[S, S, 3], and its things, largest first."""
+
+    def __init__(self, bank: ObjectBank, grounds: Backgrounds, side: int, count: int, seed: int) -> None:
+        self.grounds, self.side, self.count, self.seed = grounds, side, count, seed
+        photographs = bank.keep(lambda cutout: cutout.photographic)
+        self.banks = (bank, photographs if len(photographs) else bank)
+        self._colours: dict[tuple[bool, int], str | None] = {}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], list[Thing]]:
+        rng = np.random.default_rng([self.seed, index])
+        photographed = bool(rng.random() < PHOTOGRAPHS)
+        made = compose(self.grounds.sample(rng, self.side), self.banks[photographed], rng, AUGMENTED)
+        order = sorted(made.objects, key=lambda o: -float((o.box[2] - o.box[0]) * (o.box[3] - o.box[1])))
+        return made.image, [(thing.name, self._colour(photographed, thing.cutout)) for thing in order]
+
+    def _colour(self, photographed: bool, cutout: int) -> str | None:
+        key = (photographed, cutout)
+        if key not in self._colours:
+            self._colours[key] = captions.colour(self.banks[photographed][cutout].rgba)
+        return self._colours[key]
 
 
 class Composites:
@@ -31,12 +64,13 @@ class Composites:
         self, vlm: DefaultVLM, bank: ObjectBank, grounds: Backgrounds, count: int, seed: int, folder: Path
     ) -> None:
         self.vlm = vlm
-        self.things = _encode(vlm, bank, grounds, count, seed, folder / "captions")
-        stored: Any = np.load(folder / "captions.npy", mmap_mode="r")
+        self.things = _encode(vlm, Pasted(bank, grounds, vlm.size[0], count, seed), folder / "captions")
+        stored: Any = np.load(folder / "captions.npy", mmap_mode="c")
         self.features = torch.from_numpy(stored).view(torch.bfloat16)
         rng = np.random.default_rng(seed + 1)
-        batches = [[grounds.sample(rng, vlm.size[0]) for _ in range(16)] for _ in range(PLAIN // 16)]
-        self.plain = torch.cat([vlm.features(vlm.prepare(batch)[0]) for batch in batches])
+        batches = [[grounds.sample(rng, vlm.size[0]) for _ in range(BATCH)] for _ in range(PLAIN // BATCH)]
+        self.plain = torch.cat([vlm.features(vlm.prepare(batch)[0]).cpu() for batch in batches])
+        self._classifier = vlm.encoder.classifier.weight.detach().cpu()
 
     def pasted(self, index: int) -> tuple[Tensor, list[Thing]]:
         """Pasted composite `index`."""
@@ -48,14 +82,15 @@ class Composites:
         They keep in the connector what the encoder knows of photographs: the bank is clip art and emoji.
         """
         rows, columns = self.vlm.grid
-        weight, x = self.vlm.encoder.classifier.weight, self.plain[rng.integers(len(self.plain))].clone()
+        weight, x = self._classifier, self.plain[rng.integers(len(self.plain))].clone()
         y, xs = np.mgrid[0:rows, 0:columns]
         found: list[tuple[int, str]] = []
         taken = np.zeros((rows, columns), bool)
         while not found:
             for _ in range(rng.integers(1, 4)):
                 c = int(rng.integers(len(self.vlm.classes)))
-                cy, cx, ry, rx = rng.uniform(0, rows), rng.uniform(0, columns), rng.uniform(1, 4), rng.uniform(1, 4)
+                cy, cx = rng.uniform(0, rows), rng.uniform(0, columns)
+                ry, rx = rng.uniform(0.1, 0.4) * rows, rng.uniform(0.1, 0.4) * columns
                 cells = (((y - cy) / ry) ** 2 + ((xs - cx) / rx) ** 2 <= 1) & ~taken
                 if cells.sum() < 2:
                     continue
@@ -67,25 +102,31 @@ class Composites:
         return x.clamp(0, 6), [(name, None) for name in names]
 
 
-def _encode(
-    vlm: DefaultVLM, bank: ObjectBank, grounds: Backgrounds, count: int, seed: int, path: Path
-) -> list[list[Thing]]:
-    """Compose and encode `count` images; features as int16 views of bfloat16 in `path`.npy, their things in .json."""
+def workers() -> int:
+    """Processes that make images or tokens beside this one: all cores but two where there are more."""
+    return max(0, (os.cpu_count() or 1) - 2)
+
+
+def _encode(vlm: DefaultVLM, pasted: Pasted, path: Path) -> list[list[Thing]]:
+    """Compose and encode all images; features as int16 views of bfloat16 in `path`.npy, their things in .json."""
     facts = path.with_suffix(".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
     if facts.exists():
         return [[(name, colour) for name, colour in image] for image in json.loads(facts.read_text())]
-    rng, side = np.random.default_rng(seed), vlm.size[0]
-    shape = (count, vlm.grid[0] * vlm.grid[1], vlm.feature_dim)
+    shape = (len(pasted), vlm.grid[0] * vlm.grid[1], vlm.feature_dim)
     store = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.int16, shape)  # type: ignore[no-untyped-call]
     things: list[list[Thing]] = []
-    for start in range(0, count, 16):
-        batch = [compose(grounds.sample(rng, side), bank, rng, AUGMENTED) for _ in range(min(16, count - start))]
-        pixels, _ = vlm.prepare([made.image for made in batch])
-        store[start : start + len(batch)] = vlm.features(pixels).view(torch.int16).numpy()
-        for made in batch:
-            order = sorted(made.objects, key=lambda o: -float((o.box[2] - o.box[0]) * (o.box[3] - o.box[1])))
-            things.append([(o.name, captions.colour(bank[o.cutout].rgba)) for o in order])
-        if start % 800 == 0:
-            print(f"encoded {start}/{count}", flush=True)
+    for images, named in DataLoader(pasted, BATCH, num_workers=workers(), collate_fn=_together):
+        x_v = vlm.features(normalise(images.to(vlm.device)))
+        end = len(things) + len(named)
+        store[len(things) : end] = x_v.cpu().view(torch.int16).numpy()
+        things += named
+        if end % 800 == 0:
+            print(f"encoded {end}/{len(pasted)}", flush=True)
     facts.write_text(json.dumps(things))
     return things
+
+
+def _together(batch: Sequence[tuple[NDArray[np.uint8], list[Thing]]]) -> tuple[Tensor, list[list[Thing]]]:
+    """A batch as uint8[B, S, S, 3], which goes from process to process without being copied, and what is on it."""
+    return torch.from_numpy(np.stack([image for image, _ in batch])), [things for _, things in batch]

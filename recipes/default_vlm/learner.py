@@ -5,17 +5,48 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from composites import workers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
+from wherein.vlm.branches import Branch
 from wherein.vlm.default import DefaultVLM
 
 RANK, ALPHA = 16, 32
-SAVE_EVERY = 50
+SAVE_AFTER = 60  # seconds between checkpoints
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a step asks: of each of B images, shown through `cells` int64[B, n], the questions in `rows`.
+
+    images: x_v float[B, n, D_v] of these cells, or, if they are `made_up`, what the connector would make of them,
+    float[B, n, D_t].
+    """
+
+    images: Tensor
+    cells: Tensor
+    rows: list[list[Branch]]
+    made_up: bool = False
+
+
+class _Made(Dataset[Asked]):
+    """`make(step)` for every step, for a loader whose processes make several at a time."""
+
+    def __init__(self, make: Callable[[int], Asked], steps: int) -> None:
+        self.make, self.steps = make, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Asked:
+        return self.make(step)
 
 
 class Learner:
@@ -32,26 +63,25 @@ class Learner:
         self.lora = [p for p in vlm.language_model.parameters() if p.requires_grad]
         self.masters = [p.detach().float().clone().requires_grad_(True) for p in self.lora]
 
-    def fit(
-        self, loss: Callable[[int], tuple[Tensor, Tensor]], steps: int, rate: float, style: float, path: Path
-    ) -> None:
-        """`steps` steps of Adam on `loss(step)` -> (scalar, each token's), the style path at `style` times the rate.
+    def fit(self, make: Callable[[int], Asked], steps: int, rate: float, style: float, path: Path) -> None:
+        """`steps` steps of Adam on the answers to what `make(step)` asks, the style path at `style` times the rate.
 
-        A checkpoint every 50 steps and at the end goes to `path`; a stage that was finished is loaded, else it goes on.
+        `make` depends on the step alone. A checkpoint every minute and at the end goes to `path`; a stage that was
+        finished is loaded, else it goes on.
         """
         groups = [{"params": self.masters, "base": rate}]
         if style:
             groups.append({"params": [*self.vlm.connector.style.parameters()], "base": rate * style})
         optimiser = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.98))
         first, began = self._restore(optimiser, path), time.time()
-        log = path.with_suffix(".log").open("a")
-        for step in range(first, steps):
-            for p, m in zip(self.lora, self.masters, strict=True):
-                p.data.copy_(m)
+        saved, log = began, path.with_suffix(".log").open("a")
+        loader = DataLoader(_Made(make, steps), None, sampler=range(first, steps), num_workers=workers())
+        for step, asked in enumerate(loader, first):
+            self._show()
             cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
             for group in optimiser.param_groups:
                 group["lr"] = group["base"] * min(1.0, (step + 1) / 30) * (0.05 + 0.95 * cosine)
-            value, tokens = loss(step)
+            value, tokens = self._loss(asked)
             value.backward()
             for p, m in zip(self.lora, self.masters, strict=True):
                 m.grad, p.grad = p.grad.float(), None
@@ -64,10 +94,24 @@ class Learner:
                 line = f"{path.stem} {step}/{steps} {losses} {pace:.2f} s/step"
                 print(line, flush=True)
                 print(line, file=log, flush=True)
-            if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+            if time.time() - saved > SAVE_AFTER or step + 1 == steps:
                 self._save(optimiser, step + 1, path)
-        for p, m in zip(self.lora, self.masters, strict=True):
-            p.data.copy_(m)
+                saved = time.time()
+        self._show()
+
+    @torch.no_grad()
+    def _show(self) -> None:
+        """The model's factors become their masters, rounded."""
+        torch._foreach_copy_(self.lora, self.masters)
+
+    def _loss(self, asked: Asked) -> tuple[Tensor, Tensor]:
+        """The next-token loss of all answers, and that of each token."""
+        vlm, images = self.vlm, asked.images.to(self.vlm.device)
+        if not asked.made_up:
+            return vlm.loss(vlm.prefix(images, cells=asked.cells), asked.rows)
+        with vlm.seam("connector_tokens", lambda _: images):
+            prefix = vlm.prefix(images.new_zeros(*asked.cells.shape, vlm.feature_dim), cells=asked.cells)
+        return vlm.loss(prefix, asked.rows)
 
     def _save(self, optimiser: torch.optim.Optimizer, step: int, path: Path) -> None:
         state = {
@@ -80,21 +124,23 @@ class Learner:
         torch.save(state, temporary)
         temporary.replace(path)
 
+    @torch.no_grad()
     def _restore(self, optimiser: torch.optim.Optimizer, path: Path) -> int:
         if not path.exists():
             return 0
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location=self.vlm.device)
         self.vlm.connector.load_state_dict(saved["connector"])
-        for m, s in zip(self.masters, saved["masters"], strict=True):
-            m.data.copy_(s)
+        torch._foreach_copy_(self.masters, saved["masters"])
         optimiser.load_state_dict(saved["optimiser"])
+        self._show()
         return int(saved["step"])
 
-    def load(self, path: Path) -> None:
-        """Go on from what `export` wrote."""
+    def load(self, path: Path, connector: bool) -> None:
+        """Go on from the LoRA that `export` wrote, and, if asked for, from its connector."""
         state = load_file(path)
-        connector = {k.removeprefix("connector."): v.float() for k, v in state.items() if k.startswith("connector.")}
-        self.vlm.connector.load_state_dict(connector)
+        if connector:
+            own = {k.removeprefix("connector."): v.float() for k, v in state.items() if k.startswith("connector.")}
+            self.vlm.connector.load_state_dict(own)
         for key, master, scale in self._factors():
             master.data.copy_(state[key].float() / scale)
 
@@ -103,7 +149,7 @@ class Learner:
         state = {f"connector.{k}": v for k, v in self.vlm.connector.state_dict().items()}
         state |= {key: master * scale for key, master, scale in self._factors()}
         temporary = out.with_suffix(".tmp")
-        tensors = {key: v.detach().to(torch.bfloat16).contiguous() for key, v in state.items()}
+        tensors = {key: v.detach().to(torch.bfloat16).cpu().contiguous() for key, v in state.items()}
         save_file(tensors, temporary, metadata={"rank": str(RANK), "format": "wherein-default-1"})
         temporary.replace(out)
 

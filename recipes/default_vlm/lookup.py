@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import captions
 import numpy as np
 import torch
-from composites import Composites
+from learner import Asked
 from numpy.typing import NDArray
+from sources import Source, Sources
 from torch import Tensor
 
 from wherein.boxtext import CODECS
@@ -30,9 +31,9 @@ from wherein.methods.pin.numbers import number_codes
 from wherein.vlm.branches import Branch
 from wherein.vlm.default import DefaultVLM
 
-CELLS, BATCH, THINGS, WORDS = 40, 16, 5, (0, 1, 1, 2)
+CELLS, THINGS, WORDS = 40, 5, (0, 1, 1, 2)
+LOUDEST = 2.0  # a thing's words in its cells, times a word's own length
 NUMBERED = 0.7  # share of the images whose cells carry numbers
-SURE, OWN, REST = 0.15, 0.5, 0.25  # of a connector's map of a thing: least peak; a cell of it, and one that is not
 OF_A_KIND = 0.5  # share of the things that are called by their kind
 TEMPLATES = (" {} that is", " {} that is", " {} in", " {} with", " {} called", " {} of", " {} which looks", " {}")
 POSITION = re.compile(
@@ -42,15 +43,6 @@ POSITION = re.compile(
     r"|north\w*|south\w*|east\w*|west\w*|rows?|columns?|pixels?|zero|one|two|three|four|five|six|seven|eight|nine|ten"
     r"|half|first|second|third|last"
 )
-
-
-@dataclass(frozen=True)
-class Source:
-    """An image as the connector's tokens: (name, float[*, D_t]) of each thing it recognises, and the rest."""
-
-    things: list[tuple[str, Tensor]]
-    rest: Tensor
-    names: set[str]
 
 
 @dataclass(frozen=True)
@@ -68,31 +60,30 @@ class Lookup:
 
     def __init__(self, vlm: DefaultVLM) -> None:
         table = vlm.language_model.get_input_embeddings().weight.detach()
-        self.vlm, self.shows = vlm, vlm.connector.words.float()
-        self.blank = vlm.connector.blank.float()
+        self.vlm, self.shows = vlm, vlm.connector.words.float().cpu()
+        self.blank = vlm.connector.blank.float().cpu()
         self.kinds: dict[str, list[int]] = {}
         for i, (_, kind) in enumerate(vlm.classes):
             self.kinds.setdefault(kind, []).append(i)
         pieces = vlm.tokenizer.get_vocab()
         words = sorted((i, p[1:]) for p, i in pieces.items() if re.fullmatch(r"Ġ[a-z]{3,12}", p))
         self.words = [word for _, word in words if not POSITION.fullmatch(word)][:6000]
-        values = table[[pieces[f"Ġ{word}"] for word in self.words]].float()
+        values = table[[pieces[f"Ġ{word}"] for word in self.words]].float().cpu()
         self.values = values - values.mean(0)
         self.first, self.second = number_codes(vlm)
 
-    def batch(
-        self, rng: np.random.Generator, alike: float, images: Composites | None = None
-    ) -> tuple[Tensor, Tensor, list[list[Branch]]]:
-        """Tokens bfloat16[B, CELLS, D_t], the cells int64[B, CELLS] they stand for (random), and what is asked of each.
+    def batch(self, rng: np.random.Generator, count: int, alike: float, sources: Sources | None = None) -> Asked:
+        """`count` images of CELLS tokens, each said to stand for some cell at random, and what is asked of each.
 
         `alike`: share of the images in which all cells of a thing carry the same two numbers, which is learnt sooner.
-        `images`: make half of the batch of the connector's tokens of these.
+        `sources`: make half of the batch of these.
         """
         whole = self.vlm.grid[0] * self.vlm.grid[1]
-        real = [] if images is None else self._real(rng, images, BATCH // 2)
-        made = [self._image(rng, alike, source) for source in [*real, *[None] * (BATCH - len(real))]]
+        real = [] if sources is None else sources.draw(rng, count // 2)
+        made = [self._image(rng, alike, source) for source in [*real, *[None] * (count - len(real))]]
         cells = torch.from_numpy(np.sort(np.stack([rng.permutation(whole)[:CELLS] for _ in made]), axis=1))
-        return torch.stack([x for x, _ in made]).to(torch.bfloat16), cells, [rows for _, rows in made]
+        tokens = torch.stack([x for x, _ in made]).to(torch.bfloat16)
+        return Asked(tokens, cells, [rows for _, rows in made], made_up=True)
 
     def _image(self, rng: np.random.Generator, alike: float, source: Source | None) -> tuple[Tensor, list[Branch]]:
         most = THINGS if source is None else len(source.things)
@@ -166,38 +157,15 @@ class Lookup:
         for k, entries in shown.items():
             mine = torch.from_numpy(owner == k)
             own = self.shows[torch.from_numpy(rng.choice(entries, int(mine.sum())))]
-            peak = rng.uniform(0.2, 1)
+            peak = rng.uniform(0.2, LOUDEST)
             sure = torch.from_numpy(peak * np.clip(1 - abs(rng.normal(0, 0.25, int(mine.sum()))), 0.4, 1)).float()
             doubt = self.shows[torch.from_numpy(rng.choice(others, int(mine.sum())))] * float(rng.uniform(0, 1))
             echo = faintly(rng, n, 0.6, 0.25 * peak) * self.shows[torch.from_numpy(rng.choice(entries, n))]
             x += torch.where(mine[:, None], 0, echo)
-            x[mine] += sure[:, None] * own + (1 - sure[:, None]) * doubt
+            x[mine] += sure[:, None] * own + (1 - sure[:, None]).clamp(min=0) * doubt
             for value in values[k]:
                 x[mine] += float(rng.uniform(0.35, 1.0)) * self.values[value]
         return x
-
-    @torch.no_grad()
-    def _real(self, rng: np.random.Generator, images: Composites, count: int) -> list[Source]:
-        """Up to `count` images, pasted or prototypes, as the connector's tokens sorted by what it takes them for."""
-        batch = [
-            images.prototype(rng) if i % 2 else images.pasted(int(rng.integers(len(images.things))))
-            for i in range(count)
-        ]
-        x_v = torch.stack([features for features, _ in batch])
-        connector = self.vlm.connector
-        x_v = x_v.to(connector.style.weight.dtype)
-        tokens, weights = connector(x_v).float(), connector.weights(x_v).float()
-        sources = []
-        for cells, own_words, (_, named) in zip(tokens, weights, batch, strict=True):
-            names = [name for name, _ in named]
-            maps = torch.stack([own_words[:, self.vlm.entries(name)].sum(-1) for name in names])
-            peaks = maps.amax(1, keepdim=True)
-            rest = (maps < REST * peaks).all(0)
-            own = (maps >= OWN * peaks) & (maps == maps.amax(0)) & (peaks > SURE)
-            things = [(name, cells[where]) for name, where in zip(names, own, strict=True) if where.any()]
-            if things and rest.any():
-                sources.append(Source(things, cells[rest], set(names)))
-        return sources
 
     def _drawn(self, rng: np.random.Generator, owner: NDArray[np.int64], source: Source) -> Scene:
         """The source's tokens, dealt out as `owner` asks for them."""

@@ -1,26 +1,40 @@
 """Second stage: teach the connector words, without the language model and without knowing where anything is.
 
-Image-level multiple-instance learning on captions' nouns. Every named thing must be chosen somewhere (its ten best
-cells count); a cell is either what the caption names, or nothing, or what the encoder took it for. Images without a
-caption, bare backgrounds and prototypes, have to stay as the encoder sees them: that keeps in the connector what the
-encoder knows of photographs, where the composites are clip art and emoji. No box, mask or position is read.
+Image-level multiple-instance learning on captions' nouns. Every named thing must be chosen somewhere (its best cells
+count), and be what the image as a whole is likely to show; a cell is either what the caption names, or nothing, or
+what the encoder took it for. Images without a caption, bare backgrounds and prototypes, have to stay as the encoder
+sees them: that keeps in the connector what the encoder knows of photographs, where the composites are clip art and
+emoji. No box, mask or position is read.
 """
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from composites import Composites
 from torch import Tensor, nn
 
+from wherein.vlm.connector import SHARE, likely
 from wherein.vlm.default import DefaultVLM
 
-PASTED, PLAIN, PROTOTYPES, BEST_CELLS = 48, 8, 16, 10
+PASTED, PLAIN, PROTOTYPES = 48, 8, 16
+BEST = 0.08  # of the cells, which count for a noun: an object of a quarter of the side fills as many
 ALONE = 0.3  # a cell of a captioned image that is left alone counts this much beside a noun or nothing
 RATE = 1e-3
+
+
+class Losses(NamedTuple):
+    """float32[] each. missed: -log of the mean probability of a noun in its best cells · stray: -log of the probability
+    that a cell is a noun of the caption or nothing, or that it is left alone, exp(-KL(seen || chosen)) · unlikely: -log
+    of a noun's probability for the whole image; without a caption, KL of the encoder's own view and the connector's."""
+
+    missed: Tensor
+    stray: Tensor
+    unlikely: Tensor
 
 
 def fit_words(vlm: DefaultVLM, images: Composites, steps: int, seed: int, path: Path) -> None:
@@ -40,36 +54,53 @@ def fit_words(vlm: DefaultVLM, images: Composites, steps: int, seed: int, path: 
         batch = [images.pasted(int(i)) for i in order]
         batch += [(images.plain[i], []) for i in rng.integers(len(images.plain), size=PLAIN)]
         batch += [(images.prototype(rng)[0], []) for _ in range(PROTOTYPES)]
-        x = torch.stack([features for features, _ in batch]).float()
-        with torch.autocast("cpu", torch.bfloat16):
-            chosen = connector.choices(x)
-        seen = connector.seen(x).log_softmax(-1)
-        missed, stray = losses(chosen, seen, [[entries[name] for name, _ in things] for _, things in batch])
+        x = torch.stack([features.to(vlm.device) for features, _ in batch]).float()
+        with torch.autocast(vlm.device.type, torch.bfloat16):
+            evidence = connector.evidence(x)
+        found = losses(
+            evidence.float(), connector.seen(x), [[entries[name] for name, _ in things] for _, things in batch]
+        )
         optimiser.zero_grad(set_to_none=True)
-        (missed + stray).backward()
+        sum(found).backward()
         nn.utils.clip_grad_norm_(connector.parameters(), 1.0)
         optimiser.step()
-        recent = [*recent[-19:], [missed.item(), stray.item()]]
+        recent = [*recent[-19:], torch.stack(found).detach()]
         if step % 10 == 0:
-            means, pace = np.mean(recent, axis=0), (time.time() - began) / (step + 1)
-            print(f"words {step}/{steps} missed {means[0]:.3f} stray {means[1]:.3f} {pace:.2f} s/step", flush=True)
+            means, pace = torch.stack(recent).mean(0).tolist(), (time.time() - began) / (step + 1)
+            told = " ".join(f"{name} {value:.3f}" for name, value in zip(Losses._fields, means, strict=True))
+            print(f"words {step}/{steps} {told} {pace:.3f} s/step", flush=True)
     torch.save(connector.state_dict(), path)
 
 
-def losses(chosen: Tensor, seen: Tensor, nouns: list[list[list[int]]]) -> tuple[Tensor, Tensor]:
-    """(missed, stray) from log-probabilities float[B, N, E], the encoder's own, and the words of each caption's nouns.
+def losses(evidence: Tensor, seen: Tensor, nouns: list[list[list[int]]]) -> Losses:
+    """Of the connector's evidence float32[B, N, W + 1], the encoder's own, and the words of each caption's nouns."""
+    chosen, before = evidence.log_softmax(-1), seen.log_softmax(-1)
+    alone = -(before.exp() * (before - chosen)).sum(-1)
+    whole, whole_before = (likely(logits[..., :-1], SHARE) for logits in (evidence, seen))
+    apart = (whole_before.exp() * (whole_before - whole)).sum(-1)
+    flat = [(row, words) for row, own in enumerate(nouns) for words in own]
+    captioned = torch.tensor([bool(own) for own in nouns], device=evidence.device)
+    missed = unlikely = evidence.new_zeros(())
+    if flat:
+        rows, words, real = _table(flat, evidence.device)
+        lost, cells = torch.where(real, 0.0, -torch.inf), torch.arange(chosen.shape[1], device=chosen.device)
+        each = (chosen[rows[:, None, None], cells[:, None], words[:, None]] + lost[:, None]).logsumexp(-1)
+        best = max(1, round(BEST * each.shape[1]))
+        missed = -(each.topk(best, dim=1).values.logsumexp(1) - np.log(best)).mean()
+        unlikely = -(whole[rows].gather(-1, words) + lost).logsumexp(-1).mean()
+        said = torch.zeros(len(nouns), evidence.shape[-1], dtype=torch.bool, device=evidence.device)
+        said[:, -1] = True
+        said[rows[:, None].expand_as(words)[real], words[real]] = True
+        named = chosen.masked_fill(~said[:, None], -torch.inf).logsumexp(-1)
+        alone = torch.where(captioned[:, None], torch.logaddexp(named, alone + np.log(ALONE)), alone)
+    if not captioned.all():
+        unlikely = unlikely + apart[~captioned].mean()
+    return Losses(missed, -alone.mean(), unlikely)
 
-    missed: -log of the mean probability of a noun in its ten best cells; stray: -log of the probability that a cell
-    is a noun of the caption or nothing, or that it is left alone, exp(-KL(seen || chosen)).
-    """
-    left_alone = -(seen.exp() * (seen - chosen)).sum(-1)
-    missed, stray = torch.zeros(()), torch.zeros(())
-    for own, cells, alone in zip(nouns, chosen.unbind(0), left_alone.unbind(0), strict=True):
-        if own:
-            each = torch.stack([cells[:, entries].logsumexp(-1) for entries in own], dim=1)
-            best = each.topk(BEST_CELLS, dim=0).values.logsumexp(0) - np.log(BEST_CELLS)
-            missed = missed - best.sum() / sum(map(len, nouns))
-            said = [*sorted({entry for entries in own for entry in entries}), cells.shape[-1] - 1]
-            alone = torch.logaddexp(cells[:, said].logsumexp(-1), alone + np.log(ALONE))
-        stray = stray - alone.mean() / len(nouns)
-    return missed, stray
+
+def _table(flat: list[tuple[int, list[int]]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The row of each noun int64[K], its words int64[K, M], and which of these are no filling bool[K, M]."""
+    longest = max(len(words) for _, words in flat)
+    words = torch.tensor([[*words, *[0] * (longest - len(words))] for _, words in flat], device=device)
+    real = torch.arange(longest, device=device) < torch.tensor([[len(words)] for _, words in flat], device=device)
+    return torch.tensor([row for row, _ in flat], device=device), words, real

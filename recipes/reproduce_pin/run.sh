@@ -7,7 +7,7 @@ shift
 here=$(dirname "$0")/../../src/wherein/methods
 for row in coop:1e-2 vpt:1e-3 lora:1e-3; do
     method=${row%%:*}
-    wherein train "$method" --out "$work/trained/$method" --rate "${row##*:}" --steps 800 --images 4000 --seed 0 \
+    wherein train "$method" --out "$work/trained/$method" --rate "${row##*:}" --steps 600 --images 3000 --seed 0 \
         --objects "$work/extra_bank" --backgrounds "$work/backgrounds" --cache "$work/pin/cache" --resume
     home=$here/$method/weights/default
     mkdir -p "$home"

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+COUNT = 12  # images of a batch
+
 
 @pytest.fixture
 def lookup(recipe: Callable[[str], ModuleType]) -> ModuleType:
@@ -23,13 +25,12 @@ def made(lookup: ModuleType, default_vlm: Any) -> Any:
 
 
 def test_a_batch_is_a_function_of_its_generator(lookup: ModuleType, made: Any) -> None:
-    tokens, cells, rows = made.batch(np.random.default_rng(3), 0.3)
-    again, *_ = made.batch(np.random.default_rng(3), 0.3)
-    other, *_ = made.batch(np.random.default_rng(4), 0.3)
-    assert tokens.shape == (lookup.BATCH, lookup.CELLS, 576) and tokens.dtype == torch.bfloat16
-    assert torch.equal(tokens, again) and not torch.equal(tokens, other)
-    assert cells.shape == (lookup.BATCH, lookup.CELLS) and (cells.diff(dim=1) > 0).all() and cells.max() < 100
-    assert len(rows) == lookup.BATCH and all(rows)
+    first, again, other = (made.batch(np.random.default_rng(seed), COUNT, 0.3) for seed in (3, 3, 4))
+    assert first.made_up and first.images.shape == (COUNT, lookup.CELLS, 576) and first.images.dtype == torch.bfloat16
+    assert torch.equal(first.images, again.images) and not torch.equal(first.images, other.images)
+    cells = first.cells
+    assert cells.shape == (COUNT, lookup.CELLS) and (cells.diff(dim=1) > 0).all() and cells.max() < 14 * 14
+    assert len(first.rows) == COUNT and all(first.rows)
 
 
 def test_no_word_of_place_is_ever_a_target(lookup: ModuleType, made: Any, default_vlm: Any) -> None:
@@ -39,7 +40,7 @@ def test_no_word_of_place_is_ever_a_target(lookup: ModuleType, made: Any, defaul
     every = [*(text for pair in default_vlm.classes for text in pair), *default_vlm.names]
     names = {word for name in every for word in name.split()}
     for seed in range(3):
-        *_, rows = made.batch(np.random.default_rng(seed), 0.3)
+        rows = made.batch(np.random.default_rng(seed), COUNT, 0.3).rows
         for answer in (default_vlm.tokenizer.decode(branch.target) for own in rows for branch in own):
             words = set(re.findall("[a-z]+", answer)) - names
             assert not [word for word in words if lookup.POSITION.fullmatch(word)], answer
@@ -56,7 +57,7 @@ def test_where_a_cell_stands_says_nothing_of_its_numbers(lookup: ModuleType, mad
     """Over many images, the numbers read off a token do not rise or fall along the sequence."""
     codes, found = torch.cat([made.first, made.second]), []
     for seed in range(12):
-        tokens, *_ = made.batch(np.random.default_rng(seed), 0.3)
+        tokens = made.batch(np.random.default_rng(seed), COUNT, 0.3).images
         read = (tokens.float() @ codes.T).unflatten(-1, (2, 10)).argmax(-1).float()
         place = torch.arange(lookup.CELLS, dtype=torch.float32)
         for numbers in read.unbind(0):
@@ -98,7 +99,7 @@ def test_a_thing_is_asked_for_by_its_name_and_answered_with_its_words(
 
 
 def test_tokens_of_a_composite_are_sorted_by_what_the_connector_takes_them_for(
-    lookup: ModuleType, made: Any, default_vlm: Any
+    recipe: Callable[[str], ModuleType], made: Any, default_vlm: Any
 ) -> None:
     """A cell that leans to a class is one of its thing; what leans nowhere is the rest."""
     names = [name for name, _ in default_vlm.classes]
@@ -109,20 +110,21 @@ def test_tokens_of_a_composite_are_sorted_by_what_the_connector_takes_them_for(
 
         def prototype(self, rng: np.random.Generator) -> tuple[torch.Tensor, list[tuple[str, None]]]:
             weight = default_vlm.encoder.classifier.weight.float()
-            x = torch.zeros(100, default_vlm.feature_dim)
+            x = torch.zeros(196, default_vlm.feature_dim)
             for cells, row in ((slice(20, 24), cat), (slice(60, 64), camel)):
                 x[cells] += 30 * weight[row] / weight[row].square().sum()
             return x.to(torch.bfloat16), [("cat", None), ("camel", None)]
 
         pasted = prototype
         things = [None]
+        vlm = default_vlm
 
-    (source,) = made._real(np.random.default_rng(0), Images(), 1)
+    (source,) = recipe("sources").Sources(Images()).draw(np.random.default_rng(0), 1)
     tokens = default_vlm.tokens(Images().prototype(np.random.default_rng(0))[0][None])[0].float()
     assert [name for name, _ in source.things] == ["cat", "camel"]
     torch.testing.assert_close(source.things[0][1], tokens[20:24])
     torch.testing.assert_close(source.things[1][1], tokens[60:64])
-    assert len(source.rest) == 92
+    assert len(source.rest) == 188
     scene = made._drawn(np.random.default_rng(0), np.array([0] * 3 + [1] * 2 + [-1] * 5), source)
     assert scene.called == {0: "cat", 1: "camel"}
     assert scene.absent not in {"persian cat", "cat", "arabian camel", "camel"}

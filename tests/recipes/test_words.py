@@ -9,6 +9,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from wherein.vlm.connector import SHARE, likely
+
 CELLS, ENTRIES = 12, 5  # the last entry is "nothing"
 
 
@@ -19,26 +21,39 @@ def words(recipe: Callable[[str], ModuleType]) -> ModuleType:
 
 def test_a_bare_image_left_as_the_encoder_sees_it_costs_nothing(words: ModuleType) -> None:
     generator = torch.Generator().manual_seed(0)
-    seen, other = torch.randn(2, 1, CELLS, ENTRIES, generator=generator).log_softmax(-1)
-    missed, stray = words.losses(seen, seen, [[]])
-    assert missed == 0 and abs(float(stray)) < 1e-6
-    _, changed = words.losses(other, seen, [[]])
-    assert float(changed) == pytest.approx(float((seen.exp() * (seen - other)).sum(-1).mean()), abs=1e-5)
-    assert changed > 0.1
+    seen, other = torch.randn(2, 1, CELLS, ENTRIES, generator=generator)
+    assert [abs(float(loss)) < 1e-6 for loss in words.losses(seen, seen, [[]])] == [True] * 3
+    changed = words.losses(other, seen, [[]])
+    before, after = seen.log_softmax(-1), other.log_softmax(-1)
+    assert float(changed.stray) == pytest.approx(float((before.exp() * (before - after)).sum(-1).mean()), abs=1e-5)
+    before, after = (likely(logits[..., :-1], SHARE) for logits in (seen, other))
+    assert float(changed.unlikely) == pytest.approx(float((before.exp() * (before - after)).sum()), abs=1e-5)
+    assert changed.missed == 0 and min(changed.stray, changed.unlikely) > 0.05
 
 
-def test_a_noun_is_missed_by_what_its_ten_best_cells_lack(words: ModuleType) -> None:
+def test_a_noun_is_missed_by_what_its_best_cells_lack(words: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "BEST", 10 / CELLS)
     odds = torch.full((1, CELLS, ENTRIES), 0.1)
     odds[..., -1] = 0.6
     odds[0, :4, 0] = 0.5
     odds[0, :4, -1] = 0.2
-    missed, _ = words.losses(odds.log(), odds.log(), [[[0]]])
-    assert float(missed) == pytest.approx(-math.log((4 * 0.5 + 6 * 0.1) / 10), abs=1e-5)
-    both, _ = words.losses(odds.log(), odds.log(), [[[0, 1]]])
-    assert float(both) == pytest.approx(-math.log((4 * 0.6 + 6 * 0.2) / 10), abs=1e-5)
+    one = words.losses(odds.log(), odds.log(), [[[0]]])
+    assert float(one.missed) == pytest.approx(-math.log((4 * 0.5 + 6 * 0.1) / 10), abs=1e-5)
+    either = words.losses(odds.log(), odds.log(), [[[0, 1]]])
+    assert float(either.missed) == pytest.approx(-math.log((4 * 0.6 + 6 * 0.2) / 10), abs=1e-5)
+    two = words.losses(odds.log(), odds.log(), [[[0], [1, 2]]])
+    assert float(two.missed) == pytest.approx(-(math.log(0.26) + math.log(0.2)) / 2, abs=1e-5)
+
+
+def test_a_noun_is_unlikely_by_what_the_whole_image_speaks_for(words: ModuleType) -> None:
+    evidence = torch.randn(2, CELLS, ENTRIES, generator=torch.Generator().manual_seed(1))
+    found = words.losses(evidence, evidence, [[[0, 2]], [[1]]])
+    whole = likely(evidence[..., :-1], SHARE).exp()
+    expected = -(math.log(whole[0, 0] + whole[0, 2]) + math.log(whole[1, 1])) / 2
+    assert float(found.unlikely) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_cell_is_a_noun_or_nothing_or_left_alone(words: ModuleType) -> None:
     odds = torch.tensor([0.2, 0.1, 0.1, 0.1, 0.5]).expand(1, CELLS, ENTRIES).log()
-    _, stray = words.losses(odds, odds, [[[0]]])
-    assert float(stray) == pytest.approx(-math.log(0.2 + 0.5 + words.ALONE), abs=1e-5)
+    found = words.losses(odds, odds, [[[0]]])
+    assert float(found.stray) == pytest.approx(-math.log(0.2 + 0.5 + words.ALONE), abs=1e-5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wherein.vlm.connector import DOUBT, NAME, NOTHING, WHOLE, Connector, embed
+from wherein.vlm.connector import DOUBT, LOUD, NAME, NOTHING, Connector, embed, likely
 
 FEATURES, CLASSES, NAMES, WIDTH = 6, 5, 7, 4
 
@@ -40,10 +40,9 @@ def test_keeps_the_order_and_number_of_tokens(connector: Connector) -> None:
 def test_an_untrained_one_says_what_the_classifier_says(connector: Connector, words: tuple[Tensor, Tensor]) -> None:
     cell = torch.randn(FEATURES)
     logits = [float(connector.classifier_weight[c] @ cell + connector.classifier_bias[c]) for c in range(CLASSES)]
-    expected = torch.tensor(softmax([*logits, *[NAME] * NAMES, NOTHING])).log()
-    torch.testing.assert_close(connector.choices(cell[None, None])[0, 0], expected, atol=1e-5, rtol=1e-5)
-    seen = connector.seen(cell[None, None]).log_softmax(-1)[0, 0]
-    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-5)
+    expected = torch.tensor([*logits, *[NAME] * NAMES, NOTHING])
+    torch.testing.assert_close(connector.evidence(cell[None, None])[0, 0], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(connector.seen(cell[None, None])[0, 0], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_what_is_learnt_is_added_to_it(connector: Connector, words: tuple[Tensor, Tensor]) -> None:
@@ -53,8 +52,8 @@ def test_what_is_learnt_is_added_to_it(connector: Connector, words: tuple[Tensor
     learnt = connector.skip.weight.detach() @ connector.norm(x)[0, 0].detach()
     seen = connector.seen(x)[0, 0].tolist()
     rises = [2.0 * float(learnt @ (word - every.mean(0))) for word in every] + [0.0]
-    expected = torch.tensor(softmax([a + b for a, b in zip(seen, rises, strict=True)])).log()
-    torch.testing.assert_close(connector.choices(x)[0, 0], expected, atol=1e-4, rtol=1e-4)
+    expected = torch.tensor([a + b for a, b in zip(seen, rises, strict=True)])
+    torch.testing.assert_close(connector.evidence(x)[0, 0], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_token_is_the_mixture_of_the_words_with_their_weights(
@@ -68,36 +67,35 @@ def test_a_token_is_the_mixture_of_the_words_with_their_weights(
         for weight, word in zip(own, every, strict=True):
             expected = expected + weight * (word - mean)
         torch.testing.assert_close(token, expected, atol=1e-5, rtol=1e-5)
-    chosen = connector.choices(x)[0, :, :-1].exp().detach()
-    torch.testing.assert_close(weights[:, CLASSES:], chosen[:, CLASSES:])
-    torch.testing.assert_close(weights[:, :CLASSES], chosen[:, :CLASSES] + connector.likely(x)[0])
 
 
-def test_what_the_image_shows_is_where_its_classes_are_active(connector: Connector) -> None:
-    """Class activation of each class, times its probability for the whole image, scaled by the strongest cell."""
-    x = torch.randn(2, 4, FEATURES)
-    got = connector.likely(x)
-    for image, found in zip(x, got, strict=True):
-        logits = [
-            [float(w @ cell + b) for w, b in zip(connector.classifier_weight, connector.classifier_bias, strict=True)]
-            for cell in image
-        ]
-        odds = softmax([sum(column) / len(image) / DOUBT for column in zip(*logits, strict=True)])
-        raw = torch.tensor([[p * max(z, 0.0) for p, z in zip(odds, row, strict=True)] for row in logits])
-        norms = (raw @ connector.words[:CLASSES]).norm(dim=1)
-        torch.testing.assert_close(found, raw * WHOLE / norms.max(), atol=1e-5, rtol=1e-5)
+def aloud(evidence: list[list[float]], words: Tensor, best: int) -> Tensor:
+    """Class activation by its formula: each word times its probability for the whole image, scaled by the strongest."""
+    heard = [sum(sorted(column)[-best:]) / best / DOUBT for column in zip(*evidence, strict=True)]
+    raw = torch.tensor([[p * max(z, 0.0) for p, z in zip(softmax(heard), row, strict=True)] for row in evidence])
+    return raw * LOUD / (raw @ words).norm(dim=1).max()
 
 
-def test_an_image_that_shows_nothing_has_no_such_words(connector: Connector) -> None:
+def test_a_word_weighs_as_much_as_the_encoder_sees_of_it_and_the_connector_has_learnt(connector: Connector) -> None:
+    """All cells speak for a class; for what is learnt, the quarter of them that has most evidence of it."""
+    nn.init.normal_(connector.skip.weight)
+    x = torch.randn(2, 8, FEATURES)
+    got, seen, learnt = connector.weights(x), connector.seen(x)[..., :-1], connector.evidence(x)[..., :-1]
+    for own, encoder, both in zip(got.unbind(0), seen.tolist(), learnt.tolist(), strict=True):
+        expected = aloud(encoder, connector.words, best=8) + aloud(both, connector.words, best=2)
+        torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_image_that_shows_nothing_has_no_words(connector: Connector) -> None:
     """No class is active anywhere: zeros, not a division by zero."""
     connector.classifier_bias.fill_(-1e4)
-    assert (connector.likely(torch.randn(1, 3, FEATURES)) == 0).all()
+    assert (connector.weights(torch.randn(1, 3, FEATURES)) == 0).all()
 
 
-def test_choices_are_probabilities(connector: Connector) -> None:
-    chosen = connector.choices(torch.randn(2, 3, FEATURES))
-    assert chosen.shape == (2, 3, CLASSES + NAMES + 1) and chosen.dtype == torch.float32
-    torch.testing.assert_close(chosen.exp().sum(-1), torch.ones(2, 3))
+def test_what_is_likely_is_a_distribution() -> None:
+    found = likely(torch.randn(2, 3, 5), 0.5)
+    assert found.shape == (2, 5) and found.dtype == torch.float32
+    torch.testing.assert_close(found.exp().sum(-1), torch.ones(2))
 
 
 def test_saves_only_what_is_its_own(connector: Connector) -> None:
@@ -107,7 +105,8 @@ def test_saves_only_what_is_its_own(connector: Connector) -> None:
 def test_every_parameter_can_learn(connector: Connector) -> None:
     for layer in (connector.outer, connector.skip):
         nn.init.normal_(layer.weight)  # the last layers start at zero and would hide what lies before them
-    connector(torch.randn(1, 2, FEATURES)).square().sum().backward()
+    x = torch.randn(1, 2, FEATURES)
+    (connector(x).square().sum() + connector.evidence(x).square().sum()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in connector.parameters())
 
 

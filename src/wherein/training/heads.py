@@ -44,9 +44,9 @@ PRESETS = {
         PLACEHOLDER,
         prompt=" In the image is {noun}",
         references=("thing", "object", "picture"),
-        sigma=0.0,
+        sigma=0.75,
         zoom=4,
-        threshold=0.4,
+        threshold=0.25,
     ),
 }
 BY = ("criteria", "agreement")

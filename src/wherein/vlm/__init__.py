@@ -37,7 +37,7 @@ def load_vlm(
     chosen = device_for(device)
     if name == "default":
         if dtype not in ("auto", "bfloat16") or bits is not None or size is not None:
-            raise InputError("The default model runs in bfloat16 at 320 pixels: leave dtype, bits and size out.")
+            raise InputError("The default model runs in bfloat16 at 448 pixels: leave dtype, bits and size out.")
         from wherein.vlm.default import DefaultVLM
 
         return DefaultVLM(chosen)

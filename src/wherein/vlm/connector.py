@@ -1,12 +1,13 @@
 """The connector of the default VLM: patch features of the vision encoder -> word-like tokens of the language model.
 
-Every cell is read as words. It chooses among the encoder's own 1,000 ImageNet classes, further names and "nothing": a
-class starts from the logit that the encoder's classifier gives it, a name from NAME, and a small network adds to both
-what else it has learnt to recognise. Beside it stands what the image as a whole is likely to show, as strongly as the
-cell takes part in it (class activation): a cell alone mistakes much that the whole image does not. The token is the
-mixture of both, in the language model's own word embeddings, so it means what its cell shows. A linear path of its own
-carries what no name says: colour, style - and, later, whatever a method inserts into the features. It is apart from the
-choice, so that what goes through it does not change the words.
+Every cell is read as words, in two readings that are added up. The one is what the encoder sees: the class activation
+of its own 1,000 ImageNet classes (Zhou et al., 2016), each weighted with how likely the image as a whole shows it.
+The other is the same of all that the connector has learnt to see: to the evidence of each class, and of further
+names, a small network adds what it recognises. A cell alone mistakes much that the whole image does not. The
+encoder's reading stands by itself since it holds on photographs, of which the connector has seen few. A token is the
+mixture of these words, in the language model's own word embeddings, so it means what its cell shows. A linear path of
+its own carries what no name says: colour, style - and, later, whatever a method inserts into the features. It is
+apart from the words, so that what goes through it does not change them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 WIDTH_HIDDEN = 768
 STYLE = 0.001  # deviation of the style path's first weights: a token's share of it then has about half a word's norm
 NOTHING = 7.0  # logit of "nothing": a cell's class logits deviate by 2, its largest is 8 on average
-DOUBT = 2.0  # temperature of the image's own class probabilities
-WHOLE = 3.5  # norm, at the strongest cell, of what the whole image shows; a word's is about 2
+DOUBT = 2.0  # temperature of what the image is likely to show
+SHARE = 0.25  # of the cells that speak for what is learnt: those with most evidence of it; all do for a class
+LOUD = 2.5  # norm, at its strongest cell, of what each reading says; a single word's is about 2
 NAME = -2.0  # logit of a name that is no class, before anything is learnt: all of them together do not matter
 
 
@@ -61,43 +63,46 @@ class Connector(nn.Module):
         self.style = nn.Linear(features, width, bias=False)
         nn.init.normal_(self.style.weight, std=STYLE)
 
-    def _logits(self, x_v: Tensor) -> Tensor:
-        return nn.functional.linear(x_v, self.classifier_weight, self.classifier_bias)
-
     def seen(self, x_v: Tensor) -> Tensor:
-        """The encoder's own logits float[B, N, C + V + 1] of each class, name (which it has none for) and nothing."""
-        logits = self._logits(x_v)
+        """The encoder's own evidence float[B, N, C + V + 1]: of classes, of names (it has none) and of nothing."""
+        logits = nn.functional.linear(x_v, self.classifier_weight, self.classifier_bias)
         names = logits.new_full((*logits.shape[:-1], len(self.words) - logits.shape[-1]), NAME)
         return torch.cat([logits, names, logits.new_full((*logits.shape[:-1], 1), NOTHING)], dim=-1)
 
-    def choices(self, x_v: Tensor) -> Tensor:
-        """Log-probabilities float32[B, N, C + V + 1] of each class, of each name and, last, of nothing."""
+    def evidence(self, x_v: Tensor) -> Tensor:
+        """Logits float[B, N, C + V + 1] of each class, of each name and, last, of nothing: seen, and learnt."""
         x = self.norm(x_v)
         learnt = (self.outer(nn.functional.gelu(self.inner(x))) + self.skip(x)) @ self.words.T
-        added = torch.cat([self.scale * learnt, self.empty(x)], dim=-1)
-        return (self.seen(x_v) + added).float().log_softmax(-1)
-
-    def likely(self, x_v: Tensor) -> Tensor:
-        """How much each cell looks like what the image as a whole is likely to show: float[B, N, C].
-
-        The class activation (Zhou et al., 2016) of each class, weighted with the class's probability for the whole
-        image, on a scale at which the strongest cell's words have the norm WHOLE.
-        """
-        logits = self._logits(x_v)
-        activation = (logits.mean(1, keepdim=True) / DOUBT).softmax(-1) * nn.functional.relu(logits)
-        strongest = (activation @ self.words[: logits.shape[-1]]).norm(dim=-1).amax(1)
-        share: Tensor = activation * (WHOLE / strongest.clamp(min=1e-6))[:, None, None]
-        return share
+        return self.seen(x_v) + torch.cat([self.scale * learnt, self.empty(x)], dim=-1)
 
     def weights(self, x_v: Tensor) -> Tensor:
-        """The weight float[B, N, C + V] of each word in each token: what the cell chooses, and what the image shows."""
-        chosen, likely = self.choices(x_v)[..., :-1].exp().to(x_v.dtype), self.likely(x_v)
-        return chosen + nn.functional.pad(likely, (0, chosen.shape[-1] - likely.shape[-1]))
+        """The weight float[B, N, C + V] of each word in each token: as the encoder sees it, and as it is learnt."""
+        seen, learnt = self.seen(x_v)[..., :-1], self.evidence(x_v)[..., :-1]
+        return self._aloud(seen, 1.0) + self._aloud(learnt, SHARE)
+
+    def _aloud(self, evidence: Tensor, share: float) -> Tensor:
+        """Class activation float[B, N, C + V], on a scale at which the strongest cell's words have the norm LOUD."""
+        activation = likely(evidence, share).exp()[:, None].to(evidence.dtype) * nn.functional.relu(evidence)
+        strongest = (activation @ self.words).norm(dim=-1).amax(1)
+        scaled: Tensor = activation * (LOUD / strongest.clamp(min=1e-6))[:, None, None]
+        return scaled
 
     def forward(self, x_v: Tensor) -> Tensor:
         """Patch features float[B, N, D_v] -> tokens float[B, N, D_t]."""
+        return self.say(x_v, self.weights(x_v))
+
+    def say(self, x_v: Tensor, weights: Tensor) -> Tensor:
+        """Tokens float[B, N, D_t]: words with these weights float[B, N, C + V], and the style of float[B, N, D_v]."""
         style: Tensor = self.style(self.norm(x_v))
-        return self.blank + self.weights(x_v) @ self.words + style
+        return self.blank + weights @ self.words + style
+
+
+def likely(evidence: Tensor, share: float) -> Tensor:
+    """Log-probabilities float32[B, W] of what an image shows, by the evidence float[B, N, W] in those cells, `share` of
+    them, that have most of it."""
+    best = max(1, round(share * evidence.shape[1]))
+    heard = evidence.float() if share == 1 else evidence.float().topk(best, dim=1).values
+    return (heard.mean(1) / DOUBT).log_softmax(-1)
 
 
 def embed(texts: Sequence[str], encode: Callable[[str], Sequence[int]], table: Tensor) -> Tensor:

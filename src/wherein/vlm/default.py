@@ -29,13 +29,13 @@ from wherein.vlm.efficientnet import HEAD, STRIDE, Encoder, convert, normalise
 from wherein.vlm.prefix import Prefix
 from wherein.vlm.seams import Seams
 
-SIZE = 320
+SIZE = 448
 CHUNK = 4  # images at once on a CPU: a batch that stays in its cache is encoded three times as fast
 WEIGHTS = "weights/default.safetensors"
 
 
 class DefaultVLM(FrozenVLM):
-    """The small VLM in the package: 320 x 320 pixels, 10 x 10 tokens, 135 M parameters of language model.
+    """The small VLM in the package: 448 x 448 pixels, 14 x 14 tokens, 135 M parameters of language model.
 
     `weights`: a file to use for connector and LoRA instead of the shipped one; `trained=False` leaves both out, which
     is the point the recipe starts from.
@@ -77,17 +77,18 @@ class DefaultVLM(FrozenVLM):
         self.seams = Seams.of_decoder(model.get_decoder(), model.get_input_embeddings(), self.connector)
 
     def prepare(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, list[Frame]]:
-        """Squash each uint8[H, W, 3] image to 320 x 320: pixels float32[B, 3, 320, 320] and the Frames."""
+        """Squash each uint8[H, W, 3] image to 448 x 448: pixels float32[B, 3, 448, 448], on the
+        model's device, and the Frames."""
         squashed = [np.asarray(Image.fromarray(image).resize(self.size, Image.Resampling.BICUBIC)) for image in images]
         frames = [self.frame_of(image.shape[1], image.shape[0]) for image in images]
-        return normalise(torch.from_numpy(np.stack(squashed))), frames
+        return normalise(torch.from_numpy(np.stack(squashed)).to(self.device)), frames
 
     def frame_of(self, width: int, height: int) -> Frame:
-        """Each side on its own to 320 pixels."""
+        """Each side on its own to 448 pixels."""
         return Frame.identity(width, height).resize(*self.size)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Pixels float[B, 3, 320, 320] -> x_v bfloat16[B, 100, 1280]; gradients reach what was put into the encoder."""
+        """Pixels float[B, 3, 448, 448] -> x_v bfloat16[B, 196, 1280]; gradients reach what was put into the encoder."""
         chunk, layout = CHUNK if self.device.type == "cpu" else len(pixels), torch.channels_last
         parts = (pixels[i : i + chunk] for i in range(0, len(pixels), chunk))
         return torch.cat([self.encoder(part.to(self.device, self.dtype, memory_format=layout)) for part in parts])
@@ -134,7 +135,7 @@ class DefaultVLM(FrozenVLM):
     def _trains(self) -> Iterator[None]:
         """Plain attention where a backward pass will follow: on short sequences and a CPU, faster than sdpa by 30 %."""
         before = self.language_model.config._attn_implementation
-        if torch.is_grad_enabled() and before == "sdpa":
+        if torch.is_grad_enabled() and before == "sdpa" and self.device.type == "cpu":
             self.language_model.set_attn_implementation("eager")
         try:
             yield
@@ -162,7 +163,8 @@ class DefaultVLM(FrozenVLM):
         weights = dict(self.language_model.named_parameters())
         with torch.no_grad():
             for key in (k.removesuffix(".A") for k in state if k.endswith(".A")):
-                weights[key] += (state[f"{key}.B"].float() @ state[f"{key}.A"].float()).to(weights[key].dtype)
+                # in float64, so that every machine's products round to the same weights: adapters are bound to them
+                weights[key] += (state[f"{key}.B"].double() @ state[f"{key}.A"].double()).to(weights[key].dtype)
 
 
 def class_names() -> list[tuple[str, str]]:

@@ -74,7 +74,7 @@ def test_a_step_of_training(default_vlm: Any) -> None:
     model = reader.model
     out = model(
         reader.labels(["a red ball", "two cats"]),
-        features=[torch.randn(1, 100, 1280, dtype=torch.bfloat16)],
+        features=[torch.randn(1, 196, 1280, dtype=torch.bfloat16)],
         rows=torch.tensor([0, 0]),
         text=reader.texts(["where is a red ball", "where is two cats"]),
         tasks="refer",

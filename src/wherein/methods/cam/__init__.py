@@ -1,17 +1,20 @@
 """cam: the encoder's own class activation map (Zhou et al., 2016), the honest peer of everything unlocked.
 
 No training and no language: a phrase is matched to the nearest class names by word embeddings, their classifier rows
-give a map over the cells, and the largest component above a threshold gives the box. It needs an encoder with a
-classifier, so it works on the default VLM only.
+give a map over the cells, and the largest component above a threshold gives the box. The image is seen in two sizes, as
+ImageNet's classes come large and small in a photograph. It needs an encoder with a classifier, so it works on the
+default VLM only.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
@@ -21,10 +24,12 @@ from wherein.methods.base import Method, register
 from wherein.phrases import head
 from wherein.vlm.base import FrozenVLM
 from wherein.vlm.default import DefaultVLM
+from wherein.vlm.efficientnet import normalise
 
 NEAREST = 5  # class names added up for a phrase that is no class or kind itself
 THRESHOLD = 0.3  # of the map's range
-UPSAMPLE = 8
+SIDES = (320, 448)  # of the squares the image is seen as, pixels
+FINE = 112  # cells of a map, along each side
 
 
 @register
@@ -58,25 +63,35 @@ class Cam(Method):
         self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False
     ) -> list[Grounding]:
         """The largest component of each phrase's map (it is never absent)."""
-        pixels, (frame,) = self.vlm.prepare([image])
-        logits = self.vlm.class_logits(self.vlm.features(pixels))[0]  # [N, C]
-        likely = logits.mean(0).softmax(-1)
+        frame = self.vlm.frame_of(image.shape[1], image.shape[0])
+        logits = [self._logits(image, side) for side in SIDES]
+        likely = torch.stack([one.mean(0) for one in logits]).mean(0).softmax(-1)
         groundings = []
         for phrase in phrases:
             rows = self.classes(phrase)
-            heat = self._map(logits, likely, rows)
+            heat = _map(logits, likely[rows], rows)
             box = frame.to_image(_largest(heat)[None] * (frame.model_width / heat.shape[1]))
             score = np.array([float(likely[rows].sum())])
             groundings.append(Grounding(phrase, box, score, self.score_kind, False, None, heatmap=heat))
         return groundings
 
-    def _map(self, logits: Tensor, likely: Tensor, rows: list[int]) -> NDArray[np.float32]:
-        """float32[R, C] map in 0..1: the rows' activations, weighted by how likely each class is in this image."""
-        weights = likely[rows] / likely[rows].sum()
-        grid = (logits[:, rows] * weights).sum(1).reshape(self.vlm.grid).cpu().numpy()
-        fine = ndimage.zoom(grid, UPSAMPLE, order=1, grid_mode=True, mode="nearest")
-        scaled: NDArray[np.float32] = ((fine - fine.min()) / max(float(np.ptp(fine)), 1e-6)).astype(np.float32)
-        return scaled
+    def _logits(self, image: NDArray[np.uint8], side: int) -> Tensor:
+        """float32[N, C]: the class activation of each cell of the image as a square of `side` pixels."""
+        square = np.array(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+        x_v = self.vlm.features(normalise(torch.from_numpy(square)[None].to(self.vlm.device)))
+        return self.vlm.class_logits(x_v)[0]
+
+
+def _map(logits: Sequence[Tensor], likely: Tensor, rows: list[int]) -> NDArray[np.float32]:
+    """float32[FINE, FINE] in 0..1: the activations of these rows, weighted by how likely each is in this image, in the
+    mean of the views float[N, C]."""
+    fine = np.zeros((FINE, FINE))
+    for view in logits:
+        cells = math.isqrt(len(view))
+        grid = (view[:, rows] * likely / likely.sum()).sum(1).reshape(cells, cells).cpu().numpy()
+        fine += ndimage.zoom(grid, FINE / cells, order=1, grid_mode=True, mode="nearest")
+    scaled: NDArray[np.float32] = ((fine - fine.min()) / max(float(np.ptp(fine)), 1e-6)).astype(np.float32)
+    return scaled
 
 
 def _largest(heat: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,0 +1,60 @@
+"""The composites of the recipe: a function of the seed and the index, a fixed share of them of photographs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wherein.synth import Backgrounds, ObjectBank
+from wherein.synth.objects import Cutout
+
+SIDE, COUNT = 64, 60
+
+
+@pytest.fixture
+def composites(recipe: Callable[[str], ModuleType]) -> ModuleType:
+    return recipe("composites")
+
+
+def cutout(name: str, photographic: bool) -> Cutout:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((20, 20, 4), (200, 30, 30, 255), np.uint8)).save(stream, "PNG")
+    return Cutout(name, stream.getvalue(), "made here", "CC0", photographic)
+
+
+def pasted(composites: ModuleType, *names: tuple[str, bool]) -> Any:
+    bank = ObjectBank(cutout(name, photographic) for name, photographic in names)
+    return composites.Pasted(bank, Backgrounds.procedural(), SIDE, COUNT, seed=3)
+
+
+def test_a_composite_is_a_function_of_seed_and_index(composites: ModuleType) -> None:
+    first, again = (pasted(composites, ("mug", True), ("tent", False)) for _ in range(2))
+    (image, things), (other, others) = first[7], again[7]
+    assert image.shape == (SIDE, SIDE, 3) and (image == other).all() and things == others
+    assert not (image == first[8][0]).all()
+    assert {colour for _, colour in things} == {"red"}
+
+
+def test_photographs_are_pasted_alone_in_their_share_of_the_images(composites: ModuleType) -> None:
+    drawn = pasted(composites, *((f"drawing {i}", False) for i in range(40)), ("photograph", True))
+    alone = sum({name for name, _ in drawn[i][1]} == {"photograph"} for i in range(COUNT))
+    assert abs(alone / COUNT - composites.PHOTOGRAPHS) < 0.2
+
+
+def test_a_bank_without_photographs_serves_as_well(composites: ModuleType) -> None:
+    drawn = pasted(composites, ("drawing", False))
+    assert all(name == "drawing" for i in range(10) for name, _ in drawn[i][1])
+
+
+def test_a_batch_keeps_images_and_what_is_on_them_together(composites: ModuleType) -> None:
+    drawn = pasted(composites, ("mug", True), ("tent", False))
+    images, things = composites._together([drawn[0], drawn[1]])
+    assert images.dtype == torch.uint8 and (images[1].numpy() == drawn[1][0]).all()
+    assert things == [drawn[0][1], drawn[1][1]]
