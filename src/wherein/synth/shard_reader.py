@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ OPEN = 2
 class Shards:
     """The scenes in a folder that `wherein compose` wrote: `shards[i]` is composite `i`, its image as it was saved.
 
+    Threads may share it: a shard is read once, however many of them ask for it.
     names: of all objects that may be on them.
     """
 
@@ -50,7 +52,7 @@ class Shards:
         found = sum(shard.composites for shard in self._shards.values())
         if found != self._count:
             raise InputError(f"{folder} holds {found} of {self._count} composites: run `wherein compose` again first.")
-        self._members = lru_cache(OPEN)(self._read)
+        self._members, self._reading = lru_cache(OPEN)(self._read), threading.Lock()
 
     def __len__(self) -> int:
         return int(self._count)
@@ -59,7 +61,8 @@ class Shards:
         """Raises IndexError: there is no such composite; InputError: its shard is gone or damaged."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        members = self._members(file_of(index // self._per_shard))
+        with self._reading:
+            members = self._members(file_of(index // self._per_shard))
         facts = json.loads(members[f"{index:09d}.json"])
         image = images.load(members[f"{index:09d}.{self._image}"])
         objects = [_placed(row) for row in facts["objects"]]

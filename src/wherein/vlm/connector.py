@@ -71,14 +71,18 @@ class Connector(nn.Module):
 
     def evidence(self, x_v: Tensor) -> Tensor:
         """Logits float[B, N, C + V + 1] of each class, of each name and, last, of nothing: seen, and learnt."""
+        return self.seen(x_v) + self._learnt(x_v)
+
+    def _learnt(self, x_v: Tensor) -> Tensor:
         x = self.norm(x_v)
-        learnt = (self.outer(nn.functional.gelu(self.inner(x))) + self.skip(x)) @ self.words.T
-        return self.seen(x_v) + torch.cat([self.scale * learnt, self.empty(x)], dim=-1)
+        likeness = (self.outer(nn.functional.gelu(self.inner(x))) + self.skip(x)) @ self.words.T
+        return torch.cat([self.scale * likeness, self.empty(x)], dim=-1)
 
     def weights(self, x_v: Tensor) -> Tensor:
         """The weight float[B, N, C + V] of each word in each token: as the encoder sees it, and as it is learnt."""
-        seen, learnt = self.seen(x_v)[..., :-1], self.evidence(x_v)[..., :-1]
-        return self._aloud(seen, 1.0) + self._aloud(learnt, SHARE)
+        seen = self.seen(x_v)
+        evidence = seen + self._learnt(x_v)
+        return self._aloud(seen[..., :-1], 1.0) + self._aloud(evidence[..., :-1], SHARE)
 
     def _aloud(self, evidence: Tensor, share: float) -> Tensor:
         """Class activation float[B, N, C + V], on a scale at which the strongest cell's words have the norm LOUD."""

@@ -77,8 +77,7 @@ class DefaultVLM(FrozenVLM):
         self.seams = Seams.of_decoder(model.get_decoder(), model.get_input_embeddings(), self.connector)
 
     def prepare(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, list[Frame]]:
-        """Squash each uint8[H, W, 3] image to 448 x 448: pixels float32[B, 3, 448, 448], on the
-        model's device, and the Frames."""
+        """Squash each uint8[H, W, 3] image to 448 x 448: pixels float32[B, 3, 448, 448] on its device, and Frames."""
         squashed = [np.asarray(Image.fromarray(image).resize(self.size, Image.Resampling.BICUBIC)) for image in images]
         frames = [self.frame_of(image.shape[1], image.shape[0]) for image in images]
         return normalise(torch.from_numpy(np.stack(squashed)).to(self.device)), frames
