@@ -135,12 +135,11 @@ class Learner:
         self._show()
         return int(saved["step"])
 
-    def load(self, path: Path, connector: bool) -> None:
-        """Go on from the LoRA that `export` wrote, and, if asked for, from its connector."""
+    def load(self, path: Path) -> None:
+        """Go on from the connector and the LoRA that `export` wrote."""
         state = load_file(path)
-        if connector:
-            own = {k.removeprefix("connector."): v.float() for k, v in state.items() if k.startswith("connector.")}
-            self.vlm.connector.load_state_dict(own)
+        own = {k.removeprefix("connector."): v.float() for k, v in state.items() if k.startswith("connector.")}
+        self.vlm.connector.load_state_dict(own)
         for key, master, scale in self._factors():
             master.data.copy_(state[key].float() / scale)
 

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from wherein.vlm.connector import SHARE, likely
 from wherein.vlm.default import DefaultVLM
 
-PASTED, PLAIN, PROTOTYPES = 48, 8, 16
+PASTED, PLAIN, PROTOTYPES = 36, 6, 12
 BEST = 0.08  # of the cells, which count for a noun: an object of a quarter of the side fills as many
 ALONE = 0.3  # a cell of a captioned image that is left alone counts this much beside a noun or nothing
-RATE = 1e-3
+RATE = 8e-4
 
 
 class Losses(NamedTuple):
@@ -56,10 +56,9 @@ def fit_words(vlm: DefaultVLM, images: Composites, steps: int, seed: int, path: 
         batch += [(images.prototype(rng)[0], []) for _ in range(PROTOTYPES)]
         x = torch.stack([features.to(vlm.device) for features, _ in batch]).float()
         with torch.autocast(vlm.device.type, torch.bfloat16):
-            evidence = connector.evidence(x)
-        found = losses(
-            evidence.float(), connector.seen(x), [[entries[name] for name, _ in things] for _, things in batch]
-        )
+            seen = connector.seen(x)
+            evidence = seen + connector.learnt(x)
+        found = losses(evidence.float(), seen.float(), [[entries[name] for name, _ in things] for _, things in batch])
         optimiser.zero_grad(set_to_none=True)
         sum(found).backward()
         nn.utils.clip_grad_norm_(connector.parameters(), 1.0)
@@ -76,8 +75,7 @@ def losses(evidence: Tensor, seen: Tensor, nouns: list[list[list[int]]]) -> Loss
     """Of the connector's evidence float32[B, N, W + 1], the encoder's own, and the words of each caption's nouns."""
     chosen, before = evidence.log_softmax(-1), seen.log_softmax(-1)
     alone = -(before.exp() * (before - chosen)).sum(-1)
-    whole, whole_before = (likely(logits[..., :-1], SHARE) for logits in (evidence, seen))
-    apart = (whole_before.exp() * (whole_before - whole)).sum(-1)
+    whole = likely(evidence[..., :-1], SHARE)
     flat = [(row, words) for row, own in enumerate(nouns) for words in own]
     captioned = torch.tensor([bool(own) for own in nouns], device=evidence.device)
     missed = unlikely = evidence.new_zeros(())
@@ -94,7 +92,8 @@ def losses(evidence: Tensor, seen: Tensor, nouns: list[list[list[int]]]) -> Loss
         named = chosen.masked_fill(~said[:, None], -torch.inf).logsumexp(-1)
         alone = torch.where(captioned[:, None], torch.logaddexp(named, alone + np.log(ALONE)), alone)
     if not captioned.all():
-        unlikely = unlikely + apart[~captioned].mean()
+        own_view = likely(seen[~captioned][..., :-1], SHARE)
+        unlikely = unlikely + (own_view.exp() * (own_view - whole[~captioned])).sum(-1).mean()
     return Losses(missed, -alone.mean(), unlikely)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wherein.vlm.connector import DOUBT, LOUD, NAME, NOTHING, Connector, embed, likely
+from wherein.vlm.connector import ALONE, DOUBT, LOUD, NAME, NOTHING, SHARE, Connector, embed, likely
 
 FEATURES, CLASSES, NAMES, WIDTH = 6, 5, 7, 4
 
@@ -77,19 +77,21 @@ def aloud(evidence: list[list[float]], words: Tensor, best: int) -> Tensor:
 
 
 def test_a_word_weighs_as_much_as_the_encoder_sees_of_it_and_the_connector_has_learnt(connector: Connector) -> None:
-    """All cells speak for a class; for what is learnt, the quarter of them that has most evidence of it."""
+    """All cells speak for a class; for what is learnt, those with most evidence of it; and each cell for itself."""
     nn.init.normal_(connector.skip.weight)
-    x = torch.randn(2, 8, FEATURES)
-    got, seen, learnt = connector.weights(x), connector.seen(x)[..., :-1], connector.evidence(x)[..., :-1]
+    x = torch.randn(2, 20, FEATURES)
+    got, seen, learnt = connector.weights(x), connector.seen(x)[..., :-1], connector.evidence(x)
     for own, encoder, both in zip(got.unbind(0), seen.tolist(), learnt.tolist(), strict=True):
-        expected = aloud(encoder, connector.words, best=8) + aloud(both, connector.words, best=2)
+        named = [row[:-1] for row in both]
+        expected = aloud(encoder, connector.words, best=20) + aloud(named, connector.words, best=round(SHARE * 20))
+        expected += ALONE * torch.tensor([softmax(row)[:-1] for row in both])
         torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_an_image_that_shows_nothing_has_no_words(connector: Connector) -> None:
-    """No class is active anywhere: zeros, not a division by zero."""
+    """No class is active anywhere, and each cell is sure of nothing: no division by zero."""
     connector.classifier_bias.fill_(-1e4)
-    assert (connector.weights(torch.randn(1, 3, FEATURES)) == 0).all()
+    assert (connector.weights(torch.randn(1, 3, FEATURES)).abs() < 1e-3).all()
 
 
 def test_what_is_likely_is_a_distribution() -> None:

@@ -1,13 +1,14 @@
 """The connector of the default VLM: patch features of the vision encoder -> word-like tokens of the language model.
 
-Every cell is read as words, in two readings that are added up. The one is what the encoder sees: the class activation
-of its own 1,000 ImageNet classes (Zhou et al., 2016), each weighted with how likely the image as a whole shows it.
-The other is the same of all that the connector has learnt to see: to the evidence of each class, and of further
-names, a small network adds what it recognises. A cell alone mistakes much that the whole image does not. The
-encoder's reading stands by itself since it holds on photographs, of which the connector has seen few. A token is the
-mixture of these words, in the language model's own word embeddings, so it means what its cell shows. A linear path of
-its own carries what no name says: colour, style - and, later, whatever a method inserts into the features. It is
-apart from the words, so that what goes through it does not change them.
+Every cell is read as words, in three readings that are added up. The first is what the encoder sees: the class
+activation of its own 1,000 ImageNet classes (Zhou et al., 2016), each weighted with how likely the image as a whole
+shows it. The second is the same of all that the connector has learnt to see: to the evidence of each class, and of
+further names, a small network adds what it recognises. The third, not as loud, is what the cell by itself is sure of.
+A cell alone mistakes much that the whole image does not, and on photographs more than on composites; but the whole
+image drowns a small thing among others. The encoder's reading stands by itself since it holds on photographs, of which
+the connector has seen few. A token is the mixture of these words, in the language model's own word embeddings, so it
+means what its cell shows. A linear path of its own carries what no name says: colour, style - and, later, whatever a
+method inserts into the features. It is apart from the words, so that what goes through it does not change them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ WIDTH_HIDDEN = 768
 STYLE = 0.001  # deviation of the style path's first weights: a token's share of it then has about half a word's norm
 NOTHING = 7.0  # logit of "nothing": a cell's class logits deviate by 2, its largest is 8 on average
 DOUBT = 2.0  # temperature of what the image is likely to show
-SHARE = 0.25  # of the cells that speak for what is learnt: those with most evidence of it; all do for a class
-LOUD = 2.5  # norm, at its strongest cell, of what each reading says; a single word's is about 2
+SHARE = 0.1  # of the cells that speak for what is learnt: those with most evidence of it; all do for a class
+LOUD = 2.5  # norm, at its strongest cell, of what an image's reading says; a single word's is about 2
+ALONE = 0.75  # weight of a word that a cell by itself is sure of
 NAME = -2.0  # logit of a name that is no class, before anything is learnt: all of them together do not matter
 
 
@@ -71,18 +73,20 @@ class Connector(nn.Module):
 
     def evidence(self, x_v: Tensor) -> Tensor:
         """Logits float[B, N, C + V + 1] of each class, of each name and, last, of nothing: seen, and learnt."""
-        return self.seen(x_v) + self._learnt(x_v)
+        return self.seen(x_v) + self.learnt(x_v)
 
-    def _learnt(self, x_v: Tensor) -> Tensor:
+    def learnt(self, x_v: Tensor) -> Tensor:
+        """What is added to the encoder's own evidence, float[B, N, C + V + 1]."""
         x = self.norm(x_v)
         likeness = (self.outer(nn.functional.gelu(self.inner(x))) + self.skip(x)) @ self.words.T
         return torch.cat([self.scale * likeness, self.empty(x)], dim=-1)
 
     def weights(self, x_v: Tensor) -> Tensor:
-        """The weight float[B, N, C + V] of each word in each token: as the encoder sees it, and as it is learnt."""
+        """The weight float[B, N, C + V] of each word in each token: as the encoder sees it, as it is learnt, alone."""
         seen = self.seen(x_v)
-        evidence = seen + self._learnt(x_v)
-        return self._aloud(seen[..., :-1], 1.0) + self._aloud(evidence[..., :-1], SHARE)
+        evidence = seen + self.learnt(x_v)
+        alone = evidence.softmax(-1, torch.float32).to(evidence.dtype)[..., :-1]
+        return self._aloud(seen[..., :-1], 1.0) + self._aloud(evidence[..., :-1], SHARE) + ALONE * alone
 
     def _aloud(self, evidence: Tensor, share: float) -> Tensor:
         """Class activation float[B, N, C + V], on a scale at which the strongest cell's words have the norm LOUD."""

@@ -41,8 +41,9 @@ class PixelLMConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     paper, 6 as released) · lora_rank, lora_scale, lora_targets: of the low-rank updates; the scale multiplies their
     product as it is, and the targets are names of the language model's linear layers · points_per_token: 2, the corners
     of a word's box, or 1 · point_dim: width inside the point head · adapter_depth: of the mask adapter ·
-    proposal_dim: width of the head that proposes boxes for dense captioning, 0 for none · begin_token_id,
-    end_token_id: of a caption; None: the language model's own.
+    proposal_dim: width of the head that proposes boxes for dense captioning, 0 for none · carries: visual tokens carry
+    words of the cells that they look at, see `Carrier` · begin_token_id, end_token_id: of a caption; None: the language
+    model's own.
 
     The default is the published build with SAM's encoder alone; `published` has both.
     Raises InputError for parts that do not go together.
@@ -72,6 +73,7 @@ class PixelLMConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         point_dim: int = 512,
         adapter_depth: int = 2,
         proposal_dim: int = 0,
+        carries: bool = False,
         begin_token_id: int | None = None,
         end_token_id: int | None = None,
         **more: Any,
@@ -84,7 +86,7 @@ class PixelLMConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         self.tokens, self.extractor_depth, self.extractor_dim = tokens, extractor_depth, extractor_dim
         self.extractor_out, self.point_dim, self.adapter_depth = extractor_out, point_dim, adapter_depth
         self.lora_rank, self.lora_scale, self.lora_targets = lora_rank, lora_scale, list(lora_targets)
-        self.points_per_token, self.proposal_dim = points_per_token, proposal_dim
+        self.points_per_token, self.proposal_dim, self.carries = points_per_token, proposal_dim, carries
         text = self.text_config
         self.begin_token_id = _first(begin_token_id, _of(text, "decoder_start_token_id"), _of(text, "bos_token_id"))
         self.end_token_id = _first(end_token_id, _of(text, "eos_token_id"))

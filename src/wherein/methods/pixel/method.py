@@ -42,6 +42,7 @@ SETTINGS = (
     "points_per_token",
     "point_dim",
     "proposal_dim",
+    "carries",
 )
 """What an adapter says of its model; the rest follows from the VLM."""
 

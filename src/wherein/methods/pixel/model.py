@@ -11,8 +11,9 @@ Notable choices:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPositionalEm
 
 from wherein.errors import InputError
 from wherein.methods.pixel import encoders, lora, losses
+from wherein.methods.pixel.carrier import QUIET, Carrier
 from wherein.methods.pixel.config import PixelLMConfig
 from wherein.methods.pixel.extractor import PromptFeatureExtractor
 from wherein.methods.pixel.language import IGNORED, Reading
@@ -31,9 +33,19 @@ from wherein.methods.pixel.prompts import Prompts, embed, places
 from wherein.methods.pixel.proposals import ProposalHead
 from wherein.methods.pixel.targets import Targets
 
-BETWEEN = ("prompt_encoder", "extractor", "to_words", "point_head", "mask_adapter", "proposals", "lora_down", "lora_up")
+BETWEEN = (
+    "prompt_encoder",
+    "extractor",
+    "to_words",
+    "carrier",
+    "point_head",
+    "mask_adapter",
+    "proposals",
+    "lora_down",
+    "lora_up",
+)
 STAGES = {
-    "words": ("extractor", "to_words", "point_head", "proposals", "lora_down", "lora_up"),
+    "words": ("extractor", "to_words", "carrier", "point_head", "proposals", "lora_down", "lora_up"),
     "masks": ("point_head", "mask_adapter"),
 }
 """What is trained: for captions, traces, phrases and boxes; and after that, for masks."""
@@ -62,8 +74,11 @@ class PixelOutput:
 class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
     """See above; `PixelLMConfig` names the parts. A new one has first values for weights; `parts` has real ones.
 
-    `language_model`: one that has its weights, in place of a new one; it becomes a part, updates and all.
+    `language_model`: one that has its weights, in place of a new one; it becomes a part, updates and all. `connector`:
+    what the first encoder's features float[B, N, C] are in words, float[B, N, D_t], for a model that carries them;
+    another model's, and so no part of this one.
     Everything is frozen but what the stage "words" trains; see `train_stage`.
+    Raises InputError for a model that carries words without a connector.
     """
 
     config: PixelLMConfig
@@ -72,8 +87,13 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
     _supports_sdpa = True
     _keep_in_fp32_modules_strict = list(BETWEEN)
 
-    def __init__(self, config: PixelLMConfig, language_model: Any = None) -> None:
+    def __init__(
+        self, config: PixelLMConfig, language_model: Any = None, connector: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         super().__init__(config)
+        if config.carries and connector is None:
+            raise InputError("This pixel-aligned model carries words from a connector: build it with one.")
+        self.connector = None if connector is None else partial(connector)  # a module would become a part
         sam = config.sam_config
         made = encoders.build(config)
         self.encoders: Any = nn.ModuleList(made)
@@ -99,7 +119,12 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.point_head = PointHead(config.text_dim, config.point_dim, config.points_per_token)
         if config.proposal_dim:
             self.proposals = ProposalHead(sum(encoder.width for encoder in made), config.proposal_dim)
+        if config.carries:
+            self.carrier = Carrier(config.extractor_out, sum(encoder.width for encoder in made), config.prompt_dim)
         self.post_init()  # type: ignore[no-untyped-call]
+        if config.carries:
+            with torch.no_grad():
+                self.to_words[1].weight.fill_(QUIET)  # type: ignore[operator]
         self.train_stage("words")
 
     @torch.no_grad()
@@ -161,10 +186,16 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
             raise InputError(f"The model has {len(self.encoders)} vision encoders: give as many features.")
         cells, grid = encoders.align([x.to(self.device) for x in features], self.grids)
         encoder = self.prompt_encoder
+        where = places(encoder, grid)
         extracted = self.extractor(
-            cells[rows], embed(encoder, prompts.to(self.device)), encoder.no_mask_embed.weight[0], places(encoder, grid)
+            cells[rows], embed(encoder, prompts.to(self.device)), encoder.no_mask_embed.weight[0], where
         )
-        return self.to_words(extracted)  # type: ignore[no-any-return]
+        said: Tensor = self.to_words(extracted)
+        if self.connector is None:
+            return said
+        with torch.no_grad():
+            words = self.connector(features[0])[rows]
+        return said + self.carrier(extracted, cells[rows], where, words)  # type: ignore[no-any-return]
 
     def forward(
         self,

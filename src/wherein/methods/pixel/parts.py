@@ -54,7 +54,8 @@ def of_default(vlm: DefaultVLM, **settings: Any) -> PixelLM:
     """A model of the default VLM's vision encoder and language model, with SAM's way of saying where, untrained.
 
     They share their weights, which stay as they are, and so what was worked out of an image for the one (its x_v)
-    serves the other: a list with it is the `features` of `PixelLM.forward`.
+    serves the other: a list with it is the `features` of `PixelLM.forward`. Its visual tokens carry what the default
+    VLM's connector reads in the cells.
     """
     (side, _), (rows, _) = vlm.size, vlm.grid
     config = PixelLMConfig(
@@ -64,9 +65,9 @@ def of_default(vlm: DefaultVLM, **settings: Any) -> PixelLM:
         sam_encodes=False,
         vision_trains=False,
         fit="squash",
-        **{"lora_targets": ("q_proj", "v_proj"), **SMALL, **settings},
+        **{"lora_targets": ("q_proj", "v_proj"), "carries": True, **SMALL, **settings},
     )
-    model: Any = PixelLM(config, _sharing(vlm.language_model))
+    model: Any = PixelLM(config, _sharing(vlm.language_model), vlm.tokens if config.carries else None)
     model.encoders[0].model.load_state_dict(vlm.encoder.state_dict(), assign=True)
     generator = torch.Generator().manual_seed(0)  # without a SAM its prompts mean nothing yet: the same each time
     with torch.no_grad():

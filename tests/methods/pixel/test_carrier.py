@@ -1,0 +1,81 @@
+"""Words that come along from cells to visual tokens."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from wherein.errors import InputError
+from wherein.methods.pixel.carrier import Carrier
+from wherein.methods.pixel.model import PixelLM
+from wherein.methods.pixel.prompts import Prompts
+
+CELLS = 25
+
+
+@pytest.fixture
+def connector() -> nn.Linear:
+    torch.manual_seed(1)
+    return nn.Linear(24, 32)
+
+
+@pytest.fixture
+def carrying(tiny: ModuleType, connector: nn.Linear) -> PixelLM:
+    torch.manual_seed(0)
+    config = tiny.tiny_config("decoder", sam_encodes=False, vision_trains=False, carries=True)
+    return PixelLM(config, connector=connector).eval()
+
+
+def visual(model: PixelLM, features: torch.Tensor) -> torch.Tensor:
+    return model.visual([features], torch.arange(len(features)), Prompts.whole(torch.full((len(features), 2), 64.0)))
+
+
+def test_a_token_that_looks_at_one_cell_gets_its_words() -> None:
+    """Keys say only where a cell is, and each token asks for one place, loudly."""
+    carrier, places, words = Carrier(6, 4, 6), torch.eye(6), torch.randn(2, 6, 5)
+    with torch.no_grad():
+        for layer in (carrier.query, carrier.image, carrier.place):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        carrier.query.weight[:6] = 40 * torch.eye(6)
+        carrier.place.weight[:6] = 40 * torch.eye(6)
+    asked = torch.eye(6)[[3, 0]].expand(2, -1, -1)
+    carried = carrier(asked, torch.randn(2, 6, 4), places, words)
+    torch.testing.assert_close(carried, words[:, [3, 0]])
+
+
+def test_an_untrained_carrier_brings_a_mean_of_what_is_there() -> None:
+    torch.manual_seed(0)
+    words = torch.ones(1, 7, 5) * torch.arange(5.0)
+    carried = Carrier(6, 4, 3)(torch.randn(1, 2, 6), torch.randn(1, 7, 4), torch.randn(7, 3), words)
+    torch.testing.assert_close(carried[0], words[0, :2])
+
+
+def test_visual_tokens_are_the_extractor_s_and_the_words(carrying: PixelLM, connector: nn.Linear) -> None:
+    features = torch.randn(2, CELLS, 24)
+    with torch.no_grad():
+        before = visual(carrying, features)
+        connector.bias.add_(3)
+        torch.testing.assert_close(visual(carrying, features), before + 3)  # a mean of words rises as they all do
+
+
+def test_the_connector_is_not_a_part_and_not_trained(carrying: PixelLM, connector: nn.Linear) -> None:
+    assert {p.data_ptr() for p in connector.parameters()}.isdisjoint(p.data_ptr() for p in carrying.parameters())
+    visual(carrying, torch.randn(2, CELLS, 24)).square().sum().backward()
+    assert connector.weight.grad is None
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in carrying.carrier.query.parameters())
+    assert {"carrier/query/weight", "carrier/image/weight", "carrier/place/weight"} <= set(carrying.trained())
+
+
+def test_words_need_a_connector(tiny: ModuleType) -> None:
+    with pytest.raises(InputError, match="carries words from a connector: build it with one"):
+        PixelLM(tiny.tiny_config("decoder", sam_encodes=False, carries=True))
+
+
+def test_without_a_carrier_nothing_is_added(tiny: ModuleType) -> None:
+    """The published model has none, and no parameters for one."""
+    model = PixelLM(tiny.tiny_config("decoder", sam_encodes=False))
+    assert model.connector is None and not any("carrier" in name for name, _ in model.named_parameters())
