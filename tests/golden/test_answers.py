@@ -1,7 +1,7 @@
 """What the built-in model says about the example photographs, beside what it said before.
 
 The tolerances are measured. One and two threads agree in every bit. A CPU without bfloat16 instructions (the same
-kernels limited to AVX2) moves an edge by up to 10 pixels, a score by 0.03 and an absent probability by 0.04, changes
+kernels limited to AVX2) moves an edge by up to 10 pixels, a score by 0.03 and an absent probability by 0.09 (of heads, whose calibration is steep), changes
 one of the five captions, and has pin, where it is least sure, begin with another digit and so look elsewhere. Of pin it
 is the mean of each edge that is compared: which of the boxes drawn from an answer agrees best with all is a choice
 among near equals, and jumps.
@@ -25,7 +25,7 @@ from wherein.vlm.base import FrozenVLM
 EXAMPLES = Path(str(files("wherein"))) / "examples"
 PHRASES = {name: truth["phrase"] for name, truth in json.loads((EXAMPLES / "truth.json").read_text()).items()}
 MOVED = {"pin": 1, "heads": 0, "cam": 0}  # photographs whose box may be elsewhere
-PIXELS, SCORE, ABSENT = 16, 0.06, 0.08  # the most that an edge, a score and an absent probability may move
+PIXELS, SCORE, ABSENT = 16, 0.06, 0.12  # the most that an edge, a score and an absent probability may move
 CAPTIONS = 1  # that may differ
 
 
