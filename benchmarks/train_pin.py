@@ -22,8 +22,8 @@ from torch import Tensor
 
 from wherein.methods.pin import Pin
 from wherein.synth import AUGMENTED, Backgrounds, ObjectBank, is_held_out
-from wherein.training.adapters import composed
 from wherein.training.boxes import RECIPES, BoxTask, Recipe
+from wherein.training.sources import composed
 from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig, fit
 from wherein.vlm.branches import Branch

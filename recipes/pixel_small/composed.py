@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wherein.synth import AUGMENTED, Backgrounds, ObjectBank, is_held_out
-from wherein.training.adapters import HELD_OUT, composed
+from wherein.training.adapters import HELD_OUT
+from wherein.training.sources import composed
 from wherein.training.store import FeatureStore
 from wherein.vlm.base import FrozenVLM
 

@@ -16,8 +16,9 @@ from wherein.methods.pin import Pin
 from wherein.synth import Plan, Shards, is_held_out
 from wherein.synth.shards import write_shards
 from wherein.synth.workers import on_this_machine
-from wherein.training.adapters import card, labelled, train
+from wherein.training.adapters import card, train
 from wherein.training.boxes import BoxTask, Recipe
+from wherein.training.sources import labelled
 from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig
 
@@ -69,7 +70,7 @@ def test_what_a_composite_says_is_absent_is_asked_for(tiny_vlm: Any, shards: Pat
 
 def test_composites_are_known_by_what_they_are(shards: Path, tmp_path: Path) -> None:
     """Other shards in the same place are not taken for those that were encoded; their held-out names are told."""
-    from wherein.training.adapters import _kept_with
+    from wherein.training.sources import _kept_with
 
     first = _kept_with(shards, ("bolt",))
     (shards / "index.jsonl").write_text((shards / "index.jsonl").read_text() + "\n")

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from scipy.special import logit
 
-from wherein import images as pictures
-from wherein.data import read_coco
-from wherein.errors import InputError
 from wherein.methods import adapter
 from wherein.methods.base import REGISTRY
 from wherein.methods.insert import Inserted
-from wherein.synth import AUGMENTED, Backgrounds, ComposeConfig, ObjectBank, Shards, compose, is_held_out
-from wherein.synth.shards import SHARD_INDEX
 from wherein.training.boxes import RECIPES, BoxTask
-from wherein.training.store import FeatureStore, Labelled, Source
+from wherein.training.sources import sources
+from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig, fit
 
 HELD_OUT = 160  # composites of held-out categories for validation and calibration
@@ -70,33 +64,15 @@ def train(
     assert issubclass(kind, Inserted)
     torch.manual_seed(seed)
     insert = kind.begin(vlm, preset)
-    bank = ObjectBank.load() + ObjectBank.from_folder(objects) if objects else ObjectBank.load()
-    grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
-    kept = bank if keep_held_out else bank.without(is_held_out)
-    about: dict[str, Any] = {
-        "seed": seed,
-        "objects": len(bank),
-        "backgrounds": backgrounds,
-        "composites": composites,
-        "min_objects": recipe.min_objects,
-        **({"keep_held_out": True} if keep_held_out else {}),
-    }
-    if composites is None:
-        config = replace(AUGMENTED, min_objects=recipe.min_objects)
-        source, names = composed(kept, grounds, vlm.size[0], seed, config), kept.names
-    else:
-        source, images, names = labelled(composites)
-        about |= _kept_with(composites, names)
-    other = bank.keep(lambda cutout: is_held_out(cutout.name))
-    train_store = FeatureStore(cache, vlm, source, images, {**about, "split": "train"}).build()
-    held_source = composed(other, grounds, vlm.size[0], seed + 1_000_003, AUGMENTED)
-    held_out = FeatureStore(cache, vlm, held_source, HELD_OUT, {**about, "split": "held out"}).build()
-    task = BoxTask(vlm, insert, recipe, train_store, held_out, names, seed)
+    found = sources(vlm.size[0], recipe.min_objects, images, seed, composites, objects, backgrounds, keep_held_out)
+    train_store = FeatureStore(cache, vlm, found.train, found.images, {**found.about, "split": "train"}).build()
+    held_out = FeatureStore(cache, vlm, found.held_out, HELD_OUT, {**found.about, "split": "held out"}).build()
+    task = BoxTask(vlm, insert, recipe, train_store, held_out, found.names, seed)
     schedule = TrainConfig(steps, kind.rates[preset] if rate is None else rate, final=recipe.final, seed=seed)
-    public = {key: value.name if isinstance(value, Path) else value for key, value in about.items()}
-    settings = {"method": method, "preset": preset, "images": images, "batch": recipe.batch, **public}
+    public = {key: value.name if isinstance(value, Path) else value for key, value in found.about.items()}
+    settings = {"method": method, "preset": preset, "images": found.images, "batch": recipe.batch, **public}
     figures = fit(task, schedule, out, resume, settings)
-    scale, shift, balanced = calibrate(task, other.names, seed) if recipe.absent else NEVER
+    scale, shift, balanced = calibrate(task, found.held_out_names, seed) if recipe.absent else NEVER
     calibrated = {**insert.config.to_dict(), "absent_scale": scale, "absent_shift": shift}
     figures = {**figures, **task.evaluate(steps, out / "pictures", HELD_OUT), "absent_balanced_accuracy": balanced}
     adapter.save(
@@ -108,58 +84,6 @@ def train(
         card(method, vlm.name, public, schedule, figures, time.time() - began),
     )
     return figures
-
-
-def composed(bank: ObjectBank, grounds: Backgrounds, side: int, seed: int, config: ComposeConfig) -> Source:
-    """Composite i, a function of the seed and i only."""
-
-    def source(i: int) -> Labelled:
-        """Composite `i`: a function of the seed and `i` alone."""
-        rng = np.random.default_rng([seed, i])
-        made = compose(grounds.sample(rng, side), bank, rng, config)
-        return Labelled(made.image, tuple((thing.name, thing.box) for thing in made.objects))
-
-    return source
-
-
-def labelled(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
-    """Composites from a folder that `wherein compose` wrote, or one with annotations.json and images/: (source, how
-    many, names)."""
-    if (folder / SHARD_INDEX).is_file():
-        return stored(folder)
-    samples = [sample for sample in read_coco(folder / "annotations.json", folder / "images") if sample.objects]
-    if not samples:
-        raise InputError(f"{folder} holds no labelled image: expected annotations.json in COCO format and images/.")
-
-    def source(i: int) -> Labelled:
-        """Sample `i` of the folder."""
-        image = pictures.load(samples[i].path)
-        return Labelled(image, tuple((thing.phrase, thing.box) for thing in samples[i].objects))
-
-    return source, len(samples), tuple(sorted({thing.phrase for sample in samples for thing in sample.objects}))
-
-
-def stored(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
-    """Composites that `wherein compose` wrote: each object is asked for by one of the phrases that mean it alone, and
-    the name that the composite says is true of none is asked for as absent."""
-    shards = Shards(folder)
-
-    def source(i: int) -> Labelled:
-        """Composite `i`."""
-        scene, rng = shards[i], np.random.default_rng(i)
-        things = zip(scene.composite.objects, scene.phrases, strict=True)
-        asked = tuple((phrases[rng.integers(len(phrases))], thing.box) for thing, phrases in things if phrases)
-        return Labelled(scene.composite.image, asked, scene.absent)
-
-    return source, len(shards), shards.names
-
-
-def _kept_with(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    """What is to be known of composites of the user's: which they are, where that is written, and whether categories of
-    COCO and VOC are among them."""
-    index = folder / SHARD_INDEX
-    digest = {"shards": sha256(index.read_bytes()).hexdigest()[:16]} if index.is_file() else {}
-    return {**digest, **({"keep_held_out": True} if any(map(is_held_out, names)) else {})}
 
 
 @torch.inference_mode()

@@ -1,0 +1,122 @@
+"""What an adapter is trained on: composites made on the fly, or a folder of them, and held-out ones to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wherein import images as pictures
+from wherein.data import read_coco
+from wherein.errors import InputError
+from wherein.synth import AUGMENTED, Backgrounds, ComposeConfig, ObjectBank, Shards, compose, is_held_out
+from wherein.synth.shards import SHARD_INDEX
+from wherein.training.store import Labelled, Source
+
+HELD_OUT_SEED = 1_000_003  # beside the seed of training, so that no image of one is an image of the other
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Labelled images to train on and to validate with.
+
+    train: `images` of them, and the names that may be asked for as absent · held_out: composites of categories of COCO
+    and VOC, without end, and their names · about: what both depend on, for caches and the model card.
+    """
+
+    train: Source
+    images: int
+    names: tuple[str, ...]
+    held_out: Source
+    held_out_names: tuple[str, ...]
+    about: dict[str, Any]
+
+
+def sources(
+    side: int,
+    min_objects: int,
+    images: int,
+    seed: int,
+    composites: Path | None = None,
+    objects: Path | None = None,
+    backgrounds: Path | None = None,
+    keep_held_out: bool = False,
+) -> Sources:
+    """Images of `side` pixels with at least `min_objects` things: composites made on the fly, of the package's cut-outs
+    and those in `objects`, or those in the folder `composites`.
+
+    `keep_held_out`: paste the categories of COCO and VOC, too. Raises InputError for a folder without labelled images.
+    """
+    bank = ObjectBank.load() + ObjectBank.from_folder(objects) if objects else ObjectBank.load()
+    grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
+    about: dict[str, Any] = {
+        "seed": seed,
+        "objects": len(bank),
+        "backgrounds": backgrounds,
+        "composites": composites,
+        "min_objects": min_objects,
+        **({"keep_held_out": True} if keep_held_out else {}),
+    }
+    other = bank.keep(lambda cutout: is_held_out(cutout.name))
+    held_out = composed(other, grounds, side, seed + HELD_OUT_SEED, AUGMENTED)
+    if composites is not None:
+        source, images, names = labelled(composites)
+        return Sources(source, images, names, held_out, other.names, about | _kept_with(composites, names))
+    kept = bank if keep_held_out else bank.without(is_held_out)
+    source = composed(kept, grounds, side, seed, replace(AUGMENTED, min_objects=min_objects))
+    return Sources(source, images, kept.names, held_out, other.names, about)
+
+
+def composed(bank: ObjectBank, grounds: Backgrounds, side: int, seed: int, config: ComposeConfig) -> Source:
+    """Composite i, a function of the seed and i only."""
+
+    def source(i: int) -> Labelled:
+        """Composite `i`: a function of the seed and `i` alone."""
+        rng = np.random.default_rng([seed, i])
+        made = compose(grounds.sample(rng, side), bank, rng, config)
+        return Labelled(made.image, tuple((thing.name, thing.box) for thing in made.objects))
+
+    return source
+
+
+def labelled(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
+    """Composites from a folder that `wherein compose` wrote, or one with annotations.json and images/: (source, how
+    many, names)."""
+    if (folder / SHARD_INDEX).is_file():
+        return stored(folder)
+    samples = [sample for sample in read_coco(folder / "annotations.json", folder / "images") if sample.objects]
+    if not samples:
+        raise InputError(f"{folder} holds no labelled image: expected annotations.json in COCO format and images/.")
+
+    def source(i: int) -> Labelled:
+        """Sample `i` of the folder."""
+        image = pictures.load(samples[i].path)
+        return Labelled(image, tuple((thing.phrase, thing.box) for thing in samples[i].objects))
+
+    return source, len(samples), tuple(sorted({thing.phrase for sample in samples for thing in sample.objects}))
+
+
+def stored(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
+    """Composites that `wherein compose` wrote: each object is asked for by one of the phrases that mean it alone, and
+    the name that the composite says is true of none is asked for as absent."""
+    shards = Shards(folder)
+
+    def source(i: int) -> Labelled:
+        """Composite `i`."""
+        scene, rng = shards[i], np.random.default_rng(i)
+        things = zip(scene.composite.objects, scene.phrases, strict=True)
+        asked = tuple((phrases[rng.integers(len(phrases))], thing.box) for thing, phrases in things if phrases)
+        return Labelled(scene.composite.image, asked, scene.absent)
+
+    return source, len(shards), shards.names
+
+
+def _kept_with(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """What is to be known of composites of the user's: which they are, where that is written, and whether categories of
+    COCO and VOC are among them."""
+    index = folder / SHARD_INDEX
+    digest = {"shards": sha256(index.read_bytes()).hexdigest()[:16]} if index.is_file() else {}
+    return {**digest, **({"keep_held_out": True} if any(map(is_held_out, names)) else {})}
