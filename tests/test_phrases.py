@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import doctest
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wherein import phrases
 from wherein.errors import InputError
-from wherein.phrases import MAX_PHRASE, check_phrases, head, noun_phrase
+from wherein.phrases import MAX_PHRASE, check_phrases, head, mirrored, noun_phrase
 
 
 @pytest.mark.parametrize(
@@ -66,3 +68,22 @@ def test_usable_phrases() -> None:
     phrases = ["a" * MAX_PHRASE, "Ü", "赤いマグ", "👩\u200d🚀", "7", "+", "[red]a cat[/red]"]
     assert check_phrases(phrases) == phrases
     assert check_phrases(" a cat ") == ["a cat"]
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("LEFT right", "RIGHT left"),
+        ("the upright piano", "the upright piano"),
+        ("a bright copyright sign", "a bright copyright sign"),
+        ("leftover food on the left", "leftover food on the right"),
+        ("lefthand, right-most, leftward, rightside", "righthand, left-most, rightward, leftside"),
+        ("a cat", "a cat"),
+    ],
+)
+def test_words_for_sides(text: str, other: str) -> None:
+    assert mirrored(text) == other and mirrored(other) == text
+
+
+def test_the_example() -> None:
+    assert doctest.testmod(phrases) == (0, 1)

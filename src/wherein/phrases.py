@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from wherein.errors import InputError
 
 MAX_PHRASE = 500  # characters; a longer text is a mistake, and would crowd the image out of a small model's context
 
+_SIDES = re.compile(r"(left|right)(?=\b|hand|most|ward|side)", re.IGNORECASE)
 _DETERMINERS = ("a ", "an ", "the ", "this ", "that ", "my ", "some ")
 
 
@@ -32,6 +34,15 @@ def noun_phrase(phrase: str) -> str:
     return f"{'an' if words[:1] in tuple('aeiou') else 'a'} {words}"
 
 
+def mirrored(text: str) -> str:
+    """A text with left and right exchanged, in the case they are written in.
+
+    >>> mirrored("Left of the rightmost cup, the left-hand one is bright")
+    'Right of the leftmost cup, the right-hand one is bright'
+    """
+    return _SIDES.sub(_other, text)
+
+
 def check_phrases(phrases: str | Sequence[str]) -> list[str]:
     """One phrase or several as a list, without the white space around them.
 
@@ -51,3 +62,12 @@ def check_phrases(phrases: str | Sequence[str]) -> list[str]:
         if kinds & {"Cc", "Cs", "Zl", "Zp"}:
             raise InputError(f"The phrase {phrase!a} holds a control character, line break or broken UTF-8: remove it.")
     return checked
+
+
+def _other(found: re.Match[str]) -> str:
+    if found.start() and found.string[found.start() - 1].isalnum():  # "bright" is no side
+        return found.group()
+    other = "right" if found.group().lower() == "left" else "left"
+    if found.group().isupper():
+        return other.upper()
+    return other.capitalize() if found.group()[0].isupper() else other

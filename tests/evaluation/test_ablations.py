@@ -95,7 +95,7 @@ def test_rows_that_ask_alike_share_one_run(deep: Any, image: NDArray[np.uint8]) 
     assert deep.encoded == before + 1
     for variant in rows("reading", deep).values():
         variant.ground(image, PHRASES)
-    assert deep.encoded == before + 5  # plain, against neutral phrases, in one sentence, a word later
+    assert deep.encoded == before + 7  # plain, with neutral phrases, mirrored (two), in one sentence, a word later
 
 
 def test_another_image_or_other_phrases_are_asked_anew(deep: Any, image: NDArray[np.uint8]) -> None:

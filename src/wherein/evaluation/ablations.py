@@ -140,6 +140,7 @@ def _reading(vlm: FrozenVLM, config: HeadsConfig, facts: dict[str, Any]) -> list
         "otsu": {"threshold": "otsu"},
         "threshold 0.4": {"threshold": 0.4},
         "against neutral phrases": {"references": neutral},
+        "with the mirror image": {"mirrored": True},
         "all phrases in one sentence": {"together": True},
         "first word of the answer": {"steps": 1},
     }
@@ -148,7 +149,7 @@ def _reading(vlm: FrozenVLM, config: HeadsConfig, facts: dict[str, Any]) -> list
     asking: dict[tuple[Any, ...], Shared] = {}
     made = []
     for name, settings in rows:
-        way = settings.references, settings.together, settings.steps
+        way = settings.references, settings.together, settings.steps, settings.mirrored
         made.append(Variant(name, asking.setdefault(way, Shared(vlm, settings)), settings))
     return made
 

@@ -27,13 +27,14 @@ from wherein.methods import adapter
 from wherein.methods.heads import selection
 from wherein.methods.heads.config import HeadsConfig
 from wherein.methods.heads.criteria import agreement, attention_sum, spatial_entropy
+from wherein.methods.heads.maps import Maps
 from wherein.methods.heads.method import Heads, instances
-from wherein.methods.heads.reading import doubt
+from wherein.methods.heads.reading import doubt, smooth
 from wherein.methods.heads.selection import Head, Ranking
 from wherein.phrases import check_phrases
 from wherein.synth import AUGMENTED, Backgrounds, ObjectBank
-from wherein.training.adapters import composed
 from wherein.training.rows import Rows
+from wherein.training.sources import composed
 from wherein.training.store import Labelled, Source
 from wherein.vlm.base import FrozenVLM
 
@@ -44,9 +45,10 @@ PRESETS = {
         PLACEHOLDER,
         prompt=" In the image is {noun}",
         references=("thing", "object", "picture"),
+        mirrored=True,
         sigma=0.75,
         zoom=4,
-        threshold=0.25,
+        threshold=0.2,
     ),
 }
 BY = ("criteria", "agreement")
@@ -145,6 +147,8 @@ def find(
             "data": pairs.about,
             "prompt": settings.prompt,
             "references": settings.references,
+            "mirrored": settings.mirrored,
+            "smoothing": [settings.sigma, settings.kernel],
         },
     )
     if rows.note:
@@ -170,7 +174,8 @@ def find(
 def measure(vlm: FrozenVLM, pairs: Pairs, settings: HeadsConfig, rows: Rows) -> NDArray[np.float32]:
     """float32[S, 3, L, H] over all phrases of all images: attention sum, spatial entropy, agreement with the box.
 
-    Entropy and agreement are those of the maps as they are read: of the evidence, where reference phrases are given.
+    Entropy and agreement are those of the maps as they are read: of the evidence, where reference phrases are given;
+    agreement is that of smoothed maps.
     """
     method = Heads(vlm, config=settings)
     todo, console = range(len(rows.done), pairs.images), Console(stderr=True)
@@ -180,9 +185,15 @@ def measure(vlm: FrozenVLM, pairs: Pairs, settings: HeadsConfig, rows: Rows) -> 
             vlm.check_phrase(phrase)
         canvas, maps, seen = method.look(image.image, [phrase for phrase, _ in image.objects], every_head=True)
         truth = np.stack([canvas.inside(box) for _, box in image.objects])[:, None, None]
-        figures = attention_sum(maps), spatial_entropy(seen), agreement(seen, truth)
+        figures = attention_sum(maps), spatial_entropy(seen), agreement(_smoothed(seen, settings), truth)
         rows.add(np.stack(figures, 1).astype(np.float32))
     return np.concatenate(rows.done)
+
+
+def _smoothed(maps: Maps, settings: HeadsConfig) -> Maps:
+    """Maps float32[..., R, C], smoothed as the settings say."""
+    flat = smooth(maps.reshape(-1, *maps.shape[-2:]), settings.sigma, settings.kernel)
+    return np.asarray(flat, np.float32).reshape(maps.shape)
 
 
 def choose(

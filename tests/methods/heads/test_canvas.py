@@ -137,3 +137,17 @@ def test_a_sequence_without_an_image_is_said_to_be_one() -> None:
     none = ImageTokens(np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, bool), (0, 0))
     with pytest.raises(InputError, match="No image token"):
         Canvas(Shown(none), Frame.identity(8, 8))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("left", "right"), [(0, 0), (0, 160), (160, 0), (100, 60)])
+def test_a_map_of_the_mirror_image_is_turned_about_the_middle_of_the_image(left: int, right: int) -> None:
+    """A border stays on its side: with one on the right, column 0 of the image is still column 0 of the map."""
+    width = 480
+    frame = Frame.identity(width, 640).pad(left, 0, right, 0).resize(320, 320)
+    canvas = Canvas(Shown(ImageTokens.raster(frame, (16, 16))), frame)  # type: ignore[arg-type]
+    box = np.array([60.0, 100.0, 180.0, 300.0])
+    turned = np.array([width - box[2], box[1], width - box[0], box[3]])
+    drawn = canvas.inside(box).astype(np.float32)
+    (back,) = canvas.mirror(canvas.inside(turned)[None].astype(np.float32))
+    assert np.abs(box_of(back > 0.5) - box_of(drawn > 0.5)).max() <= 1
+    assert back.sum() == pytest.approx(drawn.sum(), rel=0.3)

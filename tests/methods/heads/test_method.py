@@ -74,6 +74,7 @@ def test_settings_change_what_is_read(tiny_vlm: Any, image: NDArray[np.uint8]) -
         {"sigma": 0.0},
         {"prompt": " In the image is {noun}"},
         {"references": ("thing", "object")},
+        {"mirrored": True},
         {"scale": "range"},
         {"zoom": 2},
         {"steps": 1},
@@ -87,6 +88,20 @@ def test_settings_change_what_is_read(tiny_vlm: Any, image: NDArray[np.uint8]) -
     np.testing.assert_allclose(alone[0].heatmap, plain[1].heatmap, atol=1e-6)
     joint = Heads(tiny_vlm, config=HeadsConfig(HEADS, together=True)).ground(image, PHRASES)
     assert joint[1].heatmap is not None and not np.allclose(joint[1].heatmap, plain[1].heatmap)
+
+
+@pytest.mark.parametrize("references", [(), ("thing",)])
+def test_a_mirrored_image_has_the_mirrored_answer(
+    tiny_vlm: Any, image: NDArray[np.uint8], references: tuple[str, ...]
+) -> None:
+    """Of both views, nothing depends on which is the first; in the other one a left thing is a right one."""
+    method = Heads(tiny_vlm, config=HeadsConfig(HEADS, mirrored=True, references=references))
+    (found,) = method.ground(image, ["the left mug"])
+    (turned,) = method.ground(np.ascontiguousarray(image[:, ::-1]), ["the right mug"])
+    assert found.heatmap is not None and turned.heatmap is not None
+    np.testing.assert_allclose(turned.heatmap[:, ::-1], found.heatmap, atol=1e-6)
+    (alone,) = Heads(tiny_vlm, config=HeadsConfig(HEADS, references=references)).ground(image, ["the left mug"])
+    assert not np.allclose(alone.heatmap, found.heatmap)
 
 
 def test_a_file_is_an_adapter(tiny_vlm: Any, save_heads: Callable[..., Path], image: NDArray[np.uint8]) -> None:

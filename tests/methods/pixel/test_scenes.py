@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 
-from wherein.methods.pixel import scenes
-from wherein.methods.pixel.scenes import Scene, mirrored
+from wherein.methods.pixel.scenes import Scene
 
 
 def scene() -> Scene:
@@ -59,25 +56,6 @@ def test_a_mirrored_picture_says_so() -> None:
     again = made.mirror()
     assert again.phrases == scene().phrases and np.array_equal(again.boxes, scene().boxes)
     assert np.array_equal(again.image, scene().image)
-
-
-@pytest.mark.parametrize(
-    ("text", "other"),
-    [
-        ("LEFT right", "RIGHT left"),
-        ("the upright piano", "the upright piano"),
-        ("a bright copyright sign", "a bright copyright sign"),
-        ("leftover food on the left", "leftover food on the right"),
-        ("lefthand, right-most, leftward, rightside", "righthand, left-most, rightward, leftside"),
-        ("a cat", "a cat"),
-    ],
-)
-def test_words_for_sides(text: str, other: str) -> None:
-    assert mirrored(text) == other and mirrored(other) == text
-
-
-def test_the_example() -> None:
-    assert doctest.testmod(scenes) == (0, 1)
 
 
 def test_a_scene_that_does_not_agree() -> None:

@@ -47,6 +47,15 @@ class Canvas:
         laid: Any = rows.reshape(-1, rows.shape[-1]) @ self._weights
         return np.asarray(laid, np.float32).reshape(*rows.shape[:-1], *self.grid)
 
+    def mirror(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Maps float32[..., R, C] of the image's mirror image as maps of the image.
+
+        They are turned about the image's middle, which a border on one side moves away from the map's.
+        """
+        columns = self.grid[1]
+        middle = (self.frame.offset_x + self.frame.width * self.frame.scale_x / 2) / self._cell(self.grid)[0]
+        return np.asarray(maps @ _hats(2 * middle - np.arange(columns) - 0.5, columns).T, np.float32)
+
     def to_image(self, boxes: Boxes, grid: tuple[int, int]) -> Boxes:
         """Boxes float64[K, 4] in cells of a map of this `grid` as boxes in original pixels."""
         return self.frame.to_image(boxes * self._cell(grid))

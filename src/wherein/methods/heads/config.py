@@ -20,16 +20,18 @@ class HeadsConfig:
 
     heads: (layer, head), from 0 · prompt: the text behind the image; `{phrase}` is the phrase without final
     punctuation, `{noun}` the same with an article · references: phrases that are asked as well and stand for nothing in
-    particular: where given, a map is what the phrase adds to them (`evidence`) · steps: words of the answer that are
-    written before the row is read, 0 for the phrase's own last token · together: all phrases of a call in one sentence,
-    each read at its own last token · sigma, kernel: of the Gaussian, cells · scale: of each head's map (`scaled`) ·
-    zoom: how many times finer the sum is drawn before the threshold · threshold: the rule (`binarise`) · absent: the
-    weights of `doubt`'s figures and a constant, for the logit of "not in the image"; empty: never absent.
+    particular: where given, a map is what the phrase adds to them (`evidence`) · mirrored: the image's mirror image is
+    read as well, and a map is the mean of both: what only depends on where cells lie averages out · steps: words of the
+    answer that are written before the row is read, 0 for the phrase's own last token · together: all phrases of a call
+    in one sentence, each read at its own last token · sigma, kernel: of the Gaussian, cells · scale: of each head's map
+    (`scaled`) · zoom: how many times finer the sum is drawn before the threshold · threshold: the rule (`binarise`) ·
+    absent: the weights of `doubt`'s figures and a constant, for the logit of "not in the image"; empty: never absent.
     """
 
     heads: tuple[Head, ...]
     prompt: str = " {phrase}."
     references: tuple[str, ...] = ()
+    mirrored: bool = False
     steps: int = 0
     together: bool = False
     sigma: float = 1.0
@@ -60,6 +62,7 @@ class HeadsConfig:
                 "Words of an answer can be read for one phrase a sentence: not together.",
             ),
             (all(type(text) is str for text in self.references), "The references of heads are a list of texts."),
+            (type(self.mirrored) is bool, f"mirrored is true or false; got {self.mirrored!r}."),
             (len(self.absent) in (0, FIGURES + 1), f"absent holds {FIGURES} weights and a constant, or nothing."),
         ):
             if not right:

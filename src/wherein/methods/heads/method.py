@@ -6,7 +6,7 @@ Nothing is trained. A file names the heads; the row of the phrase's last token b
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -22,8 +22,9 @@ from wherein.methods import adapter as store
 from wherein.methods.base import Method, register
 from wherein.methods.heads.canvas import Canvas
 from wherein.methods.heads.config import HeadsConfig
-from wherein.methods.heads.maps import Maps, attention_maps, separate, together
+from wherein.methods.heads.maps import Maps, Pieces, attention_maps, separate, together
 from wherein.methods.heads.reading import Region, binarise, doubt, enlarge, evidence, regions, scaled, smooth
+from wherein.phrases import mirrored
 from wherein.vlm.base import FrozenVLM
 
 SMALLEST = 0.25  # of the largest hull: what is smaller is no instance of its own
@@ -65,15 +66,25 @@ class Heads(Method):
         Maps are float32[P, K, R, C]; of `every_head` of the model float32[P, L, H, R, C].
         """
         config = self.config
-        arrange = together if config.together else separate
-        texts = [*arrange(config.prompt, phrases), *separate(config.prompt, config.references)]
         heads = None if every_head else config.heads
+        height, width = image.shape[:2]
+        canvas = self._canvas(width, height)
+        maps = []
         with self.vlm.lock:  # the model's attention is switched while it is read
-            pixels, (frame,) = self.vlm.prepare([image])
-            canvas = self._canvas(frame.width, frame.height)
-            maps = attention_maps(self.vlm, self.vlm.features(pixels), canvas, texts, heads, config.steps)
-        asked, references = maps[: len(phrases)], maps[len(phrases) :]
-        return canvas, asked, np.asarray(evidence(asked, references) if config.references else asked, np.float32)
+            for view, spoken in _views(image, phrases, config.mirrored):
+                x_v = self.vlm.features(self.vlm.prepare([view])[0])
+                maps.append(attention_maps(self.vlm, x_v, canvas, self._texts(spoken), heads, config.steps))
+        maps[1:] = [canvas.mirror(view) for view in maps[1:]]
+        asked = np.mean([view[: len(phrases)] for view in maps], 0)
+        if not config.references:
+            return canvas, asked, asked
+        seen = np.mean([evidence(view[: len(phrases)], view[len(phrases) :]) for view in maps], 0)
+        return canvas, asked, np.asarray(seen, np.float32)
+
+    def _texts(self, phrases: Sequence[str]) -> list[Pieces]:
+        """What is read behind the image: the phrases as the settings say, and the reference phrases."""
+        arrange = together if self.config.together else separate
+        return [*arrange(self.config.prompt, phrases), *separate(self.config.prompt, self.config.references)]
 
     def heat(self, seen: Maps) -> Maps:
         """Maps float32[K, R, C] of one phrase, smoothed, scaled, added up and enlarged: float32[R', C']."""
@@ -123,6 +134,15 @@ def instances(heat: Maps, rule: str | float, shown: NDArray[np.bool_]) -> list[R
         rows, columns = heat.shape
         return [Region(np.array([0.0, 0, columns, rows]), float(heat.size), 0.0, shown)]
     return [region for region in found if region.hull >= SMALLEST * found[0].hull]
+
+
+def _views(
+    image: NDArray[np.uint8], phrases: Sequence[str], both: bool
+) -> Iterator[tuple[NDArray[np.uint8], list[str]]]:
+    """The image uint8[H, W, 3] with its phrases and, where `both` are read, its mirror image with theirs."""
+    yield image, list(phrases)
+    if both:
+        yield np.ascontiguousarray(image[:, ::-1]), [mirrored(phrase) for phrase in phrases]
 
 
 def known(vlm: FrozenVLM, adapter: str | Path | None = None) -> tuple[HeadsConfig, dict[str, Any]]:

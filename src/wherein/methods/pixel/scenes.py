@@ -6,16 +6,15 @@ say left and right. Here picture and everything said of it are one thing.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wherein import geometry
+from wherein.phrases import mirrored
 
 KEPT = 0.5  # of a box's area must be in a crop, or the phrase no longer means what is left
-SIDES = re.compile(r"(left|right)(?=\b|hand|most|ward|side)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,21 +67,3 @@ class Scene:
             boxes,
             None if self.masks is None else self.masks[:, :, ::-1],
         )
-
-
-def mirrored(text: str) -> str:
-    """A text with left and right exchanged, in the case they are written in.
-
-    >>> mirrored("Left of the rightmost cup, the left-hand one is bright")
-    'Right of the leftmost cup, the right-hand one is bright'
-    """
-    return SIDES.sub(_other, text)
-
-
-def _other(found: re.Match[str]) -> str:
-    if found.start() and found.string[found.start() - 1].isalnum():  # "bright" is no side
-        return found.group()
-    other = "right" if found.group().lower() == "left" else "left"
-    if found.group().isupper():
-        return other.upper()
-    return other.capitalize() if found.group()[0].isupper() else other
