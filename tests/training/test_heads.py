@@ -16,8 +16,10 @@ from wherein.data import LabelledBox, Sample
 from wherein.errors import InputError
 from wherein.methods.heads import Heads
 from wherein.training import heads as search
-from wherein.training.heads import Pairs, composites, find, labelled
+from wherein.training.heads import find
+from wherein.training.heads_boxes import calibrate
 from wherein.training.heads_plot import save_plot
+from wherein.training.pairs import Pairs, composites, labelled
 from wherein.training.store import Labelled
 
 
@@ -61,10 +63,23 @@ def test_the_same_seed_finds_the_same(deep: Any, pairs: Pairs, tmp_path: Path) -
 
 
 def test_by_agreement_the_boxes_decide(deep: Any, pairs: Pairs, tmp_path: Path) -> None:
-    find(deep, pairs, tmp_path / "heads.json", by="agreement", top=1)
+    """The head whose boxes are best comes first, then the one that draws the best boxes with it; all others stand in
+    the order of their maps' agreement."""
+    found = find(deep, pairs, tmp_path / "heads.json", by="agreement", top=2)
     facts = json.loads((tmp_path / "heads.json").read_text())["found"]
-    agreements = [head["agreement"] for head in facts["heads"]]
+    order = [(head["layer"], head["head"]) for head in facts["heads"]]
+    agreements = [head["agreement"] for head in facts["heads"][2:]]
     assert facts["by"] == "agreement" and agreements == sorted(agreements, reverse=True)
+
+    def overlap(*heads: tuple[int, int]) -> float:
+        figure = calibrate(deep, pairs, replace(found.config, heads=heads), seed=0)[1]["miou"]
+        assert figure is not None
+        return figure
+
+    first, second = found.config.heads
+    assert (first, second) == tuple(order[:2]) and facts["miou"] == pytest.approx(overlap(first, second))
+    assert overlap(first) == max(overlap(head) for head in order)
+    assert overlap(first, second) == max(overlap(first, head) for head in order if head != first)
 
 
 def test_an_interrupted_search_goes_on(deep: Any, pairs: Pairs, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from wherein.cli.model import Bits, Device, Dtype, Model, Size
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
-    from wherein.training.heads import Pairs
+    from wherein.training.pairs import Pairs
     from wherein.vlm.base import FrozenVLM
 
 app = typer.Typer(no_args_is_help=True, help="Localisation heads: find them, without training.")
@@ -42,7 +42,7 @@ def find(
         typer.Option(help="paper, as published; relative, against neutral phrases; auto takes what measured best."),
     ] = "auto",
     by: Annotated[
-        str, typer.Option(help="criteria, as published; agreement, with the boxes of the phrases.")
+        str, typer.Option(help="criteria, as published; agreement: those that draw the boxes of the phrases best.")
     ] = "criteria",
     samples: Annotated[int, typer.Option(min=1, help="Phrases in a trial, at most half of all.")] = 1000,
     trials: Annotated[int, typer.Option(min=1, help="Trials to take the mean of.")] = 5,
@@ -59,9 +59,10 @@ def find(
     An interrupted run goes on where it stopped when it is started again.
     """
     from wherein import pictures
-    from wherein.training.heads import check_choices, composites
+    from wherein.training.heads import check_choices
     from wherein.training.heads import find as search
     from wherein.training.heads_plot import save_plot
+    from wherein.training.pairs import composites
     from wherein.vlm import load_vlm
 
     check_choices(preset, by)
@@ -88,6 +89,6 @@ def find(
 def _real(pairs: Path, images: Path, split: str | None, pool: int, seed: int) -> Pairs:
     """The phrases of a data set of any format."""
     from wherein.data import open_dataset
-    from wherein.training.heads import labelled
+    from wherein.training.pairs import labelled
 
     return labelled(list(open_dataset(pairs, images, split=split).samples()), pairs.name, pool, seed)

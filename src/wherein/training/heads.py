@@ -6,7 +6,6 @@ every phrase is known, so heads can also be ranked by how well their maps agree 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,26 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from scipy.optimize import minimize
 
-from wherein import images as pictures
-from wherein.calibration import roc_auc
-from wherein.data import Sample
 from wherein.errors import InputError
-from wherein.geometry import paired_iou
 from wherein.methods import adapter
 from wherein.methods.heads import selection
 from wherein.methods.heads.config import HeadsConfig
 from wherein.methods.heads.criteria import agreement, attention_sum, spatial_entropy
 from wherein.methods.heads.maps import Maps
-from wherein.methods.heads.method import Heads, instances
-from wherein.methods.heads.reading import doubt, smooth
+from wherein.methods.heads.method import Heads
+from wherein.methods.heads.reading import smooth
 from wherein.methods.heads.selection import Head, Ranking
-from wherein.phrases import check_phrases
-from wherein.synth import AUGMENTED, Backgrounds, ObjectBank
+from wherein.training.heads_boxes import calibrate, jointly
+from wherein.training.pairs import Pairs
 from wherein.training.rows import Rows
-from wherein.training.sources import composed
-from wherein.training.store import Labelled, Source
 from wherein.vlm.base import FrozenVLM
 
 PLACEHOLDER: tuple[Head, ...] = ((0, 0),)  # of settings whose heads are still to be found
@@ -53,18 +45,6 @@ PRESETS = {
 }
 BY = ("criteria", "agreement")
 LISTED, LISTED_ALONE = 20, 5  # heads in the file: of the ranking, and of each criterion alone
-CALIBRATED = 200  # images on which "absent" is calibrated
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Labelled images to look for heads in: `source(i)` for i below `images`, what they are, in a sentence, and names
-    of things, of which those that are not in an image are asked for as absent."""
-
-    source: Source
-    images: int
-    about: str
-    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -74,41 +54,6 @@ class Found:
     config: HeadsConfig
     facts: dict[str, Any]
     ranking: Ranking
-
-
-def composites(vlm: FrozenVLM, images: int, seed: int) -> Pairs:
-    """Composites of the object bank in the package, made as PIN's are."""
-    bank = ObjectBank.load()
-    source = composed(bank, Backgrounds.load(), vlm.size[0], seed, AUGMENTED)
-    return Pairs(source, images, f"{images} composites, seed {seed}", bank.names)
-
-
-def labelled(samples: Sequence[Sample], name: str, images: int, seed: int) -> Pairs:
-    """At most so many real images, drawn at random; their boxes are used by a search by agreement only.
-
-    Raises InputError where none has a phrase, an image is missing, or a phrase cannot be asked for.
-    """
-    asked = [sample for sample in samples if sample.objects]
-    if not asked:
-        raise InputError(f"{name} holds no phrase with a box, so there is nothing to look for heads with.")
-    kept = [asked[i] for i in np.random.default_rng(seed).permutation(len(asked))[:images]]
-    for sample in kept:
-        if not sample.path.is_file():
-            raise InputError(f"The image {sample.name!r} of {name} is not at {sample.path}.")
-        check_phrases(sample.phrases())
-
-    def source(i: int) -> Labelled:
-        """Image `i` and its phrases."""
-        objects = {thing.phrase: thing.box for thing in reversed(kept[i].objects)}  # of a phrase, its first box
-        return Labelled(pictures.load(kept[i].path), tuple(objects.items()))
-
-    seen = [
-        (sample.name, sample.path.stat().st_size, [(o.phrase, o.box.tolist()) for o in sample.objects])
-        for sample in kept
-    ]
-    digest = hashlib.sha256(str(seen).encode()).hexdigest()[:12]
-    names = tuple(sorted({phrase for sample in kept for phrase in sample.phrases()}))
-    return Pairs(source, len(kept), f"{name} ({digest}), {len(kept)} images", names)
 
 
 def check_choices(preset: str, by: str) -> None:
@@ -155,7 +100,10 @@ def find(
         Console(stderr=True, soft_wrap=True).print(rows.note, markup=False, highlight=False)
     measured = measure(vlm, pairs, settings, rows)
     drawn = selection.trials(len(measured), trials, samples, seed)
-    config, facts, ranking = choose(measured, drawn, settings, by, top)
+    ranking, deviation = rank(measured, drawn, by)
+    if by == "agreement":
+        ranking = replace(ranking, order=jointly(vlm, pairs, settings, ranking.order, top, seed))
+    config, facts = replace(settings, heads=ranking.order[:top]), described(measured, drawn, ranking, deviation)
     config, figures = calibrate(vlm, pairs, config, seed)
     facts = {
         "by": by,
@@ -196,89 +144,49 @@ def _smoothed(maps: Maps, settings: HeadsConfig) -> Maps:
     return np.asarray(flat, np.float32).reshape(maps.shape)
 
 
-def choose(
-    measured: NDArray[np.float32], drawn: Sequence[NDArray[np.int64]], settings: HeadsConfig, by: str, top: int
-) -> tuple[HeadsConfig, dict[str, Any], Ranking]:
-    """The `top` heads of float[S, 3, L, H] over the trials' samples, what is worth knowing of them, and the ranking.
+def rank(
+    measured: NDArray[np.float32], drawn: Sequence[NDArray[np.int64]], by: str
+) -> tuple[Ranking, NDArray[np.float64]]:
+    """Heads of float[S, 3, L, H] from best to worst over the trials' samples, and the deviation of their frequency.
 
     The order is that of the mean over trials: of the frequency, or of the agreement.
     """
     sums, entropy, overlap = np.asarray(measured, np.float64).transpose(1, 0, 2, 3)
-    each = [selection.by_criteria(sums[trial], entropy[trial]) for trial in drawn]
-    frequency, deviation = selection.spread(each)
+    frequency, deviation = selection.spread([selection.by_criteria(sums[trial], entropy[trial]) for trial in drawn])
     joined = np.unique(np.concatenate(drawn))
     known = selection.by_criteria(sums[joined], entropy[joined])
     order = selection.by_agreement(sums[joined], entropy[joined], overlap[joined]).order
-    mean_overlap = overlap[joined].mean(0)
     if by == "criteria":
         order = tuple(sorted(known.order, key=lambda head: (-frequency[head], known.entropy[head], head)))
-    alone = {
-        "sum only": selection.votes(-sums[joined], selection.counted(known.sums)),
-        "entropy only": selection.votes(entropy[joined], selection.counted(known.sums)),
-    }
-    facts = {
-        **{name: selection.most(share, LISTED_ALONE) for name, share in alone.items()},
-        "tau": float(np.mean([ranking.tau for ranking in each])),
-        "kept": len(known.order),
-        "rank_correlation": selection.rank_correlation(frequency, mean_overlap),
+    return replace(known, order=order, frequency=frequency), deviation
+
+
+def described(
+    measured: NDArray[np.float32],
+    drawn: Sequence[NDArray[np.int64]],
+    ranking: Ranking,
+    deviation: NDArray[np.float64],
+) -> dict[str, Any]:
+    """What is worth knowing of a ranking of float[S, 3, L, H], ready for JSON."""
+    sums, entropy, overlap = np.asarray(measured, np.float64).transpose(1, 0, 2, 3)
+    joined = np.unique(np.concatenate(drawn))
+    mean_overlap, counted = overlap[joined].mean(0), selection.counted(ranking.sums)
+    return {
+        "sum only": selection.most(selection.votes(-sums[joined], counted), LISTED_ALONE),
+        "entropy only": selection.most(selection.votes(entropy[joined], counted), LISTED_ALONE),
+        "tau": float(np.mean([selection.keep(sums[trial].mean(0))[1] for trial in drawn])),
+        "kept": len(ranking.order),
+        "rank_correlation": selection.rank_correlation(ranking.frequency, mean_overlap),
         "heads": [
             {
                 "layer": layer,
                 "head": head,
-                "frequency": float(frequency[layer, head]),
+                "frequency": float(ranking.frequency[layer, head]),
                 "deviation": float(deviation[layer, head]),
-                "mean_entropy": float(known.entropy[layer, head]),
-                "attention_sum": float(known.sums[layer, head]),
+                "mean_entropy": float(ranking.entropy[layer, head]),
+                "attention_sum": float(ranking.sums[layer, head]),
                 "agreement": float(mean_overlap[layer, head]),
             }
-            for layer, head in order[:LISTED]
+            for layer, head in ranking.order[:LISTED]
         ],
     }
-    return replace(settings, heads=order[:top]), facts, replace(known, order=order, frequency=frequency)
-
-
-def calibrate(
-    vlm: FrozenVLM, pairs: Pairs, config: HeadsConfig, seed: int
-) -> tuple[HeadsConfig, dict[str, float | None]]:
-    """Settings with the weights of `doubt` for "absent", and the figures: box IoU, and how well absence is told.
-
-    Logistic regression on as many phrases that are in an image as phrases of other images that are not; the area under
-    its ROC curve is that of a fit to half of the images on the other half, None where there is nothing to fit.
-    """
-    rng, method = np.random.default_rng(seed), Heads(vlm, config=config)
-    indices = [int(i) for i in rng.permutation(pairs.images)[:CALIBRATED]]
-    figures, missing, fitted, overlaps = [], [], [], []
-    for number, image in enumerate(pairs.source(i) for i in indices):
-        here = [phrase for phrase, _ in image.objects]
-        away = [str(name) for name in rng.permutation(pairs.names) if name not in here][: len(here)]
-        canvas, maps, seen = method.look(image.image, here + away)
-        figures += [doubt(own, heat) for own, heat in zip(maps, seen, strict=True)]
-        missing += [False] * len(here) + [True] * len(away)
-        fitted += [number % 2 == 0] * len(here + away)
-        for (_, box), heat in zip(image.objects, seen, strict=False):
-            drawn = method.heat(heat)
-            answer = canvas.to_image(
-                instances(drawn, config.threshold, canvas.shown(drawn.shape))[0].box[None], drawn.shape
-            )
-            overlaps.append(float(paired_iou(answer, box[None])[0]))
-    x, y, half = np.array(figures), np.array(missing), np.array(fitted)
-    weights = tuple(_fit(x, y).tolist()) if y.any() and not y.all() else ()
-    told = roc_auc(_logits(_fit(x[half], y[half]), x[~half]), y[~half]) if y[half].any() and y[~half].any() else None
-    return replace(config, absent=weights), {"miou": float(np.mean(overlaps)), "absent_roc_auc": told}
-
-
-def _fit(x: NDArray[np.float64], y: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Logistic regression: float64[F + 1], a weight for each figure of float64[S, F] in its unit, and a constant."""
-    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-9)
-    z, sign = (x - mean) / scale, np.where(y, 1, -1)
-
-    def loss(w: NDArray[np.float64]) -> float:
-        """Mean logistic loss, and a little against weights that run away."""
-        return float(np.logaddexp(0, -(z @ w[:-1] + w[-1]) * sign).mean() + 1e-3 * (w[:-1] ** 2).sum())
-
-    w = minimize(loss, np.zeros(x.shape[1] + 1)).x
-    return np.append(w[:-1] / scale, w[-1] - (w[:-1] * mean / scale).sum())
-
-
-def _logits(weights: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(x @ weights[:-1] + weights[-1])

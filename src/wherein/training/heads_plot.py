@@ -10,7 +10,8 @@ import numpy as np
 from wherein import pictures
 from wherein.methods.heads.method import Heads
 from wherein.methods.heads.selection import FIRST
-from wherein.training.heads import Found, Pairs
+from wherein.training.heads import Found
+from wherein.training.pairs import Pairs
 from wherein.vlm.base import FrozenVLM
 
 IMAGES, HEADS = 4, 6  # rows and columns of the grid of maps

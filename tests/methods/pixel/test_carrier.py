@@ -43,15 +43,28 @@ def test_a_token_that_looks_at_one_cell_gets_its_words() -> None:
         carrier.query.weight[:6] = 40 * torch.eye(6)
         carrier.place.weight[:6] = 40 * torch.eye(6)
     asked = torch.eye(6)[[3, 0]].expand(2, -1, -1)
-    carried = carrier(asked, torch.randn(2, 6, 4), places, words)
+    carried = carrier(asked, torch.randn(2, 6, 4), places, words, torch.ones(2, 6))
     torch.testing.assert_close(carried, words[:, [3, 0]])
 
 
 def test_an_untrained_carrier_brings_a_mean_of_what_is_there() -> None:
     torch.manual_seed(0)
     words = torch.ones(1, 7, 5) * torch.arange(5.0)
-    carried = Carrier(6, 4, 3)(torch.randn(1, 2, 6), torch.randn(1, 7, 4), torch.randn(7, 3), words)
+    carried = Carrier(6, 4, 3)(torch.randn(1, 2, 6), torch.randn(1, 7, 4), torch.randn(7, 3), words, torch.rand(1, 7))
     torch.testing.assert_close(carried[0], words[0, :2])
+
+
+def test_an_untrained_carrier_looks_at_the_place_that_is_asked_about(carrying: PixelLM) -> None:
+    """Of 25 cells, the words of the one in the box are most of what comes along."""
+    carrying.connector = lambda x_v: torch.eye(CELLS, 32).expand(len(x_v), -1, -1)  # type: ignore[assignment]
+    with torch.no_grad():
+        carrying.to_words[1].weight.zero_()  # type: ignore[operator]
+        features = torch.randn(1, CELLS, 24)
+        box = Prompts(boxes=torch.tensor([[25.6, 12.8, 38.4, 25.6]]))  # of 64 pixels: column 2, row 1
+        point = Prompts(points=torch.tensor([[[32.0, 19.2]]]))
+        for place in (box, point):
+            carried = carrying.visual([features], torch.tensor([0]), place)[0]
+            assert (carried.argmax(-1) == 7).all() and (carried.amax(-1) > 0.4).all()
 
 
 def test_visual_tokens_are_the_extractor_s_and_the_words(carrying: PixelLM, connector: nn.Linear) -> None:

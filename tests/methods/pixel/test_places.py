@@ -13,7 +13,7 @@ from transformers.models.sam.modeling_sam import SamTwoWayTransformer
 from wherein.errors import InputError
 from wherein.methods.pixel.encoders import align, inside
 from wherein.methods.pixel.model import PixelLM
-from wherein.methods.pixel.prompts import NO_POINT, Prompts, embed, places
+from wherein.methods.pixel.prompts import NO_POINT, Prompts, embed, places, within
 from wherein.methods.pixel.two_way import TwoWay
 
 
@@ -72,6 +72,17 @@ def test_where_cells_are(model: PixelLM) -> None:
     middle = torch.tensor([[[24.0, 40.0]]]) - 0.5  # SAM says pixels by their corner, and looks at their middle
     point = embed(encoder, Prompts(points=middle))[0, 0] - encoder.point_embed[1].weight[0]
     torch.testing.assert_close(table[2 * 4 + 1], point, atol=1e-4, rtol=1e-4)
+
+
+def test_how_much_of_a_cell_is_in_a_place() -> None:
+    """Cells of 10 x 20 pixels: a box over one and a half columns, a point in a corner, one beside the object."""
+    boxes = within(Prompts(boxes=torch.tensor([[10.0, 0.0, 25.0, 10.0], [0.0, 0.0, 40.0, 40.0]])), (2, 4), 40)
+    assert boxes.reshape(2, 2, 4).tolist() == [[[0, 0.5, 0.25, 0], [0, 0, 0, 0]], [[1, 1, 1, 1], [1, 1, 1, 1]]]
+    points = torch.tensor([[[10.0, 20.0], [35.0, 30.0]]])
+    share = within(Prompts(points=points, labels=torch.tensor([[1, 0]])), (2, 4), 40)
+    assert share.reshape(2, 4).tolist() == [[0.25, 0.25, 0, 0], [0.25, 0.25, 0, 0]]
+    filled = within(Prompts(points=points, labels=torch.tensor([[NO_POINT, NO_POINT]])), (2, 4), 40)
+    assert not filled.any()
 
 
 def test_grids_cover_the_same_pixels() -> None:

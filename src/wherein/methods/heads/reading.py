@@ -14,7 +14,7 @@ from scipy.spatial import ConvexHull
 
 from wherein.methods.heads.criteria import NEIGHBOURS, Floats, above_mean, spatial_entropy
 
-FLOOR = 0.01  # of what each cell would get of an even look: less than that is as good as none
+FLOOR = 0.1  # of what each cell would get of an even look: less than that is as good as none
 
 
 @dataclass(frozen=True)

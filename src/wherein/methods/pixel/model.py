@@ -29,7 +29,7 @@ from wherein.methods.pixel.extractor import PromptFeatureExtractor
 from wherein.methods.pixel.language import IGNORED, Reading
 from wherein.methods.pixel.masks import MaskAdapter, draw
 from wherein.methods.pixel.points import PointHead, boxes_between
-from wherein.methods.pixel.prompts import Prompts, embed, places
+from wherein.methods.pixel.prompts import Prompts, embed, places, within
 from wherein.methods.pixel.proposals import ProposalHead
 from wherein.methods.pixel.targets import Targets
 
@@ -195,7 +195,8 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
             return said
         with torch.no_grad():
             words = self.connector(features[0])[rows]
-        return said + self.carrier(extracted, cells[rows], where, words)  # type: ignore[no-any-return]
+        share = within(prompts.to(self.device), grid, self.config.side)
+        return said + self.carrier(extracted, cells[rows], where, words, share)  # type: ignore[no-any-return]
 
     def forward(
         self,

@@ -60,6 +60,32 @@ class Prompts:
         return cls(points=boxes[:, None, :2] + shares * (boxes[:, None, 2:] - boxes[:, None, :2]))
 
 
+def within(prompts: Prompts, grid: Sequence[int], side: int) -> Tensor:
+    """The share of each cell of a grid over `side` model pixels that lies in each place, float[R, rows * columns].
+
+    A point stands for a square as large as a cell around it; points beside the object count for nothing.
+    """
+    cell = torch.tensor([side / grid[1], side / grid[0]] * 2)
+    if prompts.boxes is not None:
+        boxes = prompts.boxes[:, None] / cell.to(prompts.boxes)
+        return _overlap(boxes, grid).amax(1)
+    assert prompts.points is not None
+    middles = prompts.points / cell[:2].to(prompts.points)
+    shares = _overlap(torch.cat([middles - 0.5, middles + 0.5], -1), grid)
+    on = torch.ones_like(middles[..., 0]) if prompts.labels is None else (prompts.labels == 1).to(middles)
+    return (shares * on[..., None]).amax(1)
+
+
+def _overlap(boxes: Tensor, grid: Sequence[int]) -> Tensor:
+    """The share of each cell in boxes float[R, P, 4], xyxy in cells: float[R, P, rows * columns]."""
+    along = []
+    for axis, count in ((1, grid[0]), (0, grid[1])):
+        first = torch.arange(count, device=boxes.device).to(boxes)
+        far, near = boxes[..., axis + 2, None], boxes[..., axis, None]
+        along.append((torch.minimum(far, first + 1) - torch.maximum(near, first)).clamp(0, 1))
+    return (along[0][..., :, None] * along[1][..., None, :]).flatten(-2)
+
+
 def embed(encoder: Any, prompts: Prompts) -> Tensor:
     """Prompts -> float[R, P, 256] by SAM's prompt encoder: a box as its corners and fillers, points as themselves."""
     if prompts.boxes is not None:
