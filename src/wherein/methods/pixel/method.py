@@ -144,9 +144,9 @@ def begin(vlm: FrozenVLM, **settings: Any) -> PixelReader:
 
 
 def save(folder: str | Path, model: PixelLM, vlm: FrozenVLM, card: str) -> Path:
-    """Write what was trained of a model as an adapter."""
+    """Write what was trained of a model as an adapter, in half precision: half the size, and the same answers."""
     settings = {name: getattr(model.config, name) for name in SETTINGS}
-    trained = {name: p.detach() for name, p in model.kept().items()}
+    trained = {name: p.detach().half() for name, p in model.kept().items()}
     return store.save(folder, Pixel.name, vlm, settings, trained, card)
 
 
