@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from wherein import methods
+from wherein import images, methods
 from wherein.errors import AdapterError, InputError
 from wherein.geometry import iou
 from wherein.methods.pixel.method import Pixel, begin, save
@@ -98,6 +99,19 @@ def test_without_weights_it_says_so(default_vlm: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr("wherein.methods.pixel.method.built_in", lambda *_: None)
     with pytest.raises(AdapterError, match="No pixel is built in for default: name one with --adapter"):
         Pixel(default_vlm)
+
+
+def test_the_one_that_ships_names_a_cup_and_says_where(default_vlm: Any) -> None:
+    """On a real photograph: a caption with its trace, the caption of a place, dense captions, a phrase."""
+    photo = images.load(Path(str(files("wherein"))) / "examples" / "coffee.jpg")
+    truth, method = np.array([173.0, 18.0, 409.0, 308.0]), Pixel(default_vlm)
+    (cup,) = [word for word in method.caption(photo).trace if word.text == "cup"][:1]
+    (found,) = method.ground(photo, ["the cup"])
+    for box in (cup.box, found.boxes[0]):
+        assert box is not None and iou(box[None], truth[None])[0, 0] > 0.3
+    (asked,) = method.describe(photo, [truth])
+    assert "cup" in asked.caption.text
+    assert any("cup" in region.caption.text for region in method.dense(photo))
 
 
 def test_the_built_in_one_is_found_by_its_name(
