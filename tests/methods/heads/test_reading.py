@@ -7,7 +7,18 @@ import pytest
 from numpy.typing import NDArray
 
 from wherein.methods.heads.method import instances
-from wherein.methods.heads.reading import binarise, doubt, enlarge, evidence, hull_area, otsu, regions, scaled, smooth
+from wherein.methods.heads.reading import (
+    FLOOR,
+    binarise,
+    doubt,
+    enlarge,
+    evidence,
+    hull_area,
+    otsu,
+    regions,
+    scaled,
+    smooth,
+)
 
 
 def dot(shape: tuple[int, int] = (15, 15)) -> NDArray[np.float64]:
@@ -110,8 +121,10 @@ def test_evidence_takes_out_what_is_looked_at_anyway() -> None:
     asked[0, 0, 0, 0], asked[0, 0, 2, 3] = 0.7, 0.1
     found = evidence(asked, anyway)[0, 0]
     assert np.argwhere(found > 0).tolist() == [[2, 3]]
-    assert found[2, 3] == pytest.approx(np.log(10), abs=0.1)
-    np.testing.assert_allclose(evidence(asked * 3, anyway * 3), evidence(asked, anyway), atol=0.1)
+    nothing = FLOOR / 16  # of 16 cells
+    assert found[2, 3] == pytest.approx(np.log((0.1 + nothing) / (0.01 + nothing)))
+    faint, clear = evidence(asked / 1000, anyway / 1000), evidence(asked * 1000, anyway * 1000)
+    assert faint.max() < 0.02 and clear.max() == pytest.approx(np.log(10), abs=0.01)
 
 
 def test_doubt_tells_a_sharp_look_from_a_vague_one() -> None:
