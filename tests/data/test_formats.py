@@ -62,6 +62,12 @@ def test_coco_folder_and_file(tmp_path: Path) -> None:
     assert found(tmp_path / "other.json", images=tmp_path)[2] == tmp_path / "a.jpg"
 
 
+def test_images_beside_the_folder_of_annotations(tmp_path: Path) -> None:
+    """As CVAT writes it."""
+    put(tmp_path, "annotations/instances_default.json", "images/a.jpg")
+    assert found(tmp_path) == ("coco", "default", tmp_path / "images" / "a.jpg", True)
+
+
 def test_roboflow(tmp_path: Path) -> None:
     put(tmp_path, "valid/_annotations.coco.json", "train/_annotations.coco.json")
     assert found(tmp_path, split="valid") == ("coco", "valid", tmp_path / "valid" / "a.jpg", True)
@@ -73,6 +79,8 @@ def test_roboflow(tmp_path: Path) -> None:
     [
         ("annotations.json", [PAIR]),
         ("annotations.jsonl", json.dumps(PAIR)),
+        ("annotations.jsonl", json.dumps({"img_path": "a.jpg", "expression": "cat", "bbox": [1, 1, 2, 2]})),
+        ("annotations.json", [{"image": "a.jpg", "sent": "cat", "bbox": [1, 1, 2, 2]}]),
         ("annotations.csv", "file_name,phrase,x0,y0,x1,y1\na.jpg,cat,1,1,2,2\n"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,23 @@ def test_an_image_that_is_there_twice_is_left_out(tmp_path: Path) -> None:
     assert not list(read_genome(path, tmp_path, complaints)) and "repeats the id 1" in complaints.sentences[0]
     with pytest.raises(InputError, match="is no list"):
         list(read_genome(write(tmp_path, {}), tmp_path))
+
+
+def test_an_id_that_is_no_name_of_a_file_is_read(tmp_path: Path) -> None:
+    """What lacks is told where the image is looked for."""
+    (tmp_path / "VG_100K").mkdir()
+    (sample,) = read_genome(write(tmp_path, [{"id": "x" * 300, "regions": [region()]}]), tmp_path)
+    assert sample.name == "x" * 300 + ".jpg"
+
+
+def test_what_was_read_is_not_kept_beside_the_samples(tmp_path: Path) -> None:
+    images = [{"id": n, "width": 9, "regions": [region(names=[m / 7 for m in range(1000)])]} for n in range(100)]
+    path = write(tmp_path, images)
+    tracemalloc.start()
+    try:
+        samples = read_genome(path, tmp_path)
+        assert next(samples).width == 9
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < path.stat().st_size / 2

@@ -190,6 +190,14 @@ def test_a_pair_that_is_bad_costs_its_image(tmp_path: Path) -> None:
     assert found == ["a.jpg"] and len(sentences) == 2
 
 
+def test_a_side_may_be_written_with_a_point(tmp_path: Path) -> None:
+    first, *_ = coco(tmp_path, set_in(COCO, "images", 0, "width", to=64.0))
+    assert first.width == 64 and type(first.width) is int
+    for side in (64.5, float("inf"), float("nan"), -1.0):
+        with pytest.raises(InputError, match="but it must be a positive number of pixels"):
+            coco(tmp_path, set_in(COCO, "images", 0, "width", to=side))
+
+
 def test_where_things_come_from(tmp_path: Path) -> None:
     first, _, third = coco(tmp_path, COCO)
     path = f"The annotation file {tmp_path / 'annotations.json'}"
@@ -229,6 +237,67 @@ def test_pairs_as_json_lines(tmp_path: Path) -> None:
         assert f"a.jsonl, {word}" in sentence
 
 
+SHIKRA = {"img_path": "a.jpg", "expression": "her", "bbox": [1, 2, 3.5, 4], "dataset_name": "refcoco"}
+QWEN = {"image": "data/coco/b.jpg", "sent": "him ", "bbox": [1, 2, 3.5, 4], "height": 48, "width": 64}
+CONVENTIONS = [(SHIKRA, "a.jpg", "her", None), (QWEN, "data/coco/b.jpg", "him", 64)]
+
+
+@pytest.mark.parametrize(("pair", "name", "phrase", "width"), CONVENTIONS)
+@pytest.mark.parametrize("listed", [False, True])
+def test_refcoco_as_others_pass_it_around(
+    tmp_path: Path, pair: dict[str, Any], name: str, phrase: str, width: int | None, listed: bool
+) -> None:
+    text = json.dumps([pair, pair]) if listed else f"{json.dumps(pair)}\n{json.dumps(pair)}"
+    (sample,) = lines(tmp_path, "a.json" if listed else "a.jsonl", text)
+    assert (sample.name, sample.path, sample.width) == (name, tmp_path / name, width)
+    assert [(one.phrase, one.box.tolist()) for one in sample.objects] == [(phrase, [1, 2, 3.5, 4])] * 2  # corners
+
+
+def test_an_image_by_its_path_on_another_machine(tmp_path: Path) -> None:
+    (tmp_path / "b.jpg").write_bytes(b"")
+    for path in ("data/coco/b.jpg", "/home/me/b.jpg", "../b.jpg", "b.jpg"):
+        (sample,) = lines(tmp_path, "a.jsonl", json.dumps({**QWEN, "image": path}))
+        assert sample.path == tmp_path / "b.jpg"
+    (tmp_path / "data" / "coco").mkdir(parents=True)
+    (tmp_path / "data" / "coco" / "b.jpg").write_bytes(b"")
+    (sample,) = lines(tmp_path, "a.jsonl", json.dumps(QWEN))
+    assert sample.name == "data/coco/b.jpg"
+    for pair, field in (({**QWEN, "image": "/home/me/c.jpg"}, "image"), ({**PAIRS[0], "file_name": "/b.jpg"}, "file")):
+        with pytest.raises(InputError, match=rf"line 1 has {field}.* must stay inside the images folder"):
+            lines(tmp_path, "a.jsonl", json.dumps(pair))
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ({**PAIRS[2], **QWEN}, "line 2 has 'file_name' and 'image' and 'phrase' and 'sent', but must have one pair of"),
+        ({"file_name": "a.jpg", "sent": "it", "bbox": [1, 2, 3, 4]}, "line 2 has 'file_name' and 'sent', but must"),
+        ({"image": "a.jpg", "phrase": "it", "bbox": [1, 2, 3, 4]}, "line 2 has 'image' and 'phrase', but must have"),
+        ({"file_name": "a.jpg", "bbox": [1, 2, 3, 4]}, "line 2 has 'file_name', but must have"),
+        ({**SHIKRA, "bbox": [1, 2, 3]}, "line 2 has 'img_path', but an earlier pair 'file_name': keep to one"),
+        ({"path": "a.jpg", "text": "it"}, "line 2 has no image and no phrase, but must have one pair of 'file_name'"),
+    ],
+)
+def test_a_mixture_of_names_is_told_and_costs_its_image(tmp_path: Path, pair: dict[str, Any], message: str) -> None:
+    text = "\n".join(map(json.dumps, [PAIRS[0], pair, PAIRS[1]]))
+    complaints = Complaints(lambda line: None)
+    left = [sample.name for sample in lines(tmp_path, "a.jsonl", text, complaints)]
+    assert left == (["a.jpg", "b.jpg"] if "path" in pair else ["b.jpg"])
+    (sentence,) = complaints.sentences
+    assert f"{tmp_path / 'a.jsonl'}, {message}" in sentence
+
+
+def test_other_fields_beside_ours_are_let_be(tmp_path: Path) -> None:
+    (sample,) = lines(tmp_path, "a.jsonl", json.dumps({**PAIRS[0], "image": "http://x/y.jpg", "sent": None}))
+    assert sample.name == "a.jpg" and sample.objects[0].box.tolist() == [1, 2, 4, 6]
+
+
+@pytest.mark.parametrize("box", [[1, 2, 0, 4], [1, 2, 3, 1], [1, 2, 3], [1, 2, 3, "4"], None, [1, 2, float("nan"), 4]])
+def test_corners_are_checked(tmp_path: Path, box: Any) -> None:
+    with pytest.raises(InputError, match=r"line 1 has bbox .*, but it must be \[x0, y0, x1, y1\] in pixels"):
+        lines(tmp_path, "a.jsonl", json.dumps({**SHIKRA, "bbox": box}))
+
+
 TABLE = """phrase,file_name,x0,y0,x1,y1,note
  a Red mug ,a.jpg,1,2,4,6,x
 cat,b.jpg,0,0,5,5.5,
@@ -241,6 +310,17 @@ def test_pairs_as_a_table(tmp_path: Path) -> None:
     assert [one.phrase for one in first.objects] == ["a Red mug", 'a "big" cat']
     assert first.objects[0].box.tolist() == [1, 2, 4, 6] and second.objects[0].box.tolist() == [0, 0, 5, 5.5]
     assert first.objects[1].where == f"{tmp_path / 'a.csv'}, line 4"
+
+
+def test_the_size_of_an_image_in_a_table(tmp_path: Path) -> None:
+    """Columns of other names than ours are let be, whatever is in them."""
+    text = "file_name,phrase,x0,y0,x1,y1,width,height,image,sent,segmentation\na.jpg,it,1,2,3,4,64,48.0,b,c,d\n"
+    (sample,) = lines(tmp_path, "A.CSV", text)
+    assert (sample.width, sample.height, sample.objects[0].mask) == (64, 48, None)
+    (sample,) = lines(tmp_path, "a.csv", text.replace("64,48.0", ","))
+    assert (sample.width, sample.height) == (None, None)
+    with pytest.raises(InputError, match="line 2 has width 'wide', but it must be a positive number"):
+        lines(tmp_path, "a.csv", text.replace("64", "wide"))
 
 
 @pytest.mark.parametrize(

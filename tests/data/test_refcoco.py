@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wherein.data import Complaints, Sample, read_refcoco
+from wherein.data import Complaints, Sample, open_dataset, read_refcoco
 from wherein.errors import InputError
 
 RUNS = {"size": [4, 6], "counts": [4, 8, 12]}
@@ -156,6 +157,55 @@ def test_an_expression_may_mean_several_objects_or_none(tmp_path: Path) -> None:
 def test_a_wrong_list_of_objects_is_told(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         read(tmp_path, refs=[{**ref(70, "val", "it"), **changes}])
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "splits"),
+    [
+        ("refcoco", "refs(unc).p", ("train", "val", "testA", "testB")),
+        ("refcoco+", "refs(unc).p", ("train", "val", "testA", "testB")),
+        ("refcocog", "refs(umd).p", ("train", "val", "test")),
+        ("refcocog", "refs(google).p", ("train", "val")),
+        ("grefcoco", "grefs(unc).json", ("train", "val", "testA", "testB")),
+    ],
+)
+def test_the_splits_of_the_published_files(tmp_path: Path, folder: str, file: str, splits: tuple[str, ...]) -> None:
+    root = tmp_path / folder
+    (root / "images").mkdir(parents=True)
+    (root / "instances.json").write_text(json.dumps(INSTANCES))
+    refs = [ref(71, split, f"of {split}") for split in splits]
+    (root / file).write_bytes(pickle.dumps(refs, 2) if file.endswith(".p") else json.dumps(refs).encode())
+    for split in splits:
+        for path in (root, root / file):
+            dataset = open_dataset(path, split=split)
+            assert (dataset.format, dataset.split) == ("refcoco", split)
+            assert [sample.phrases() for sample in dataset.samples()] == [[f"of {split}"]]
+    with pytest.raises(InputError, match="none was chosen: choose one"):
+        list(open_dataset(root).samples())
+
+
+def test_an_expression_that_means_nothing_through_the_front_door(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "instances.json").write_text(json.dumps(INSTANCES))
+    refs = [{**ref(71, "val", "a zebra", "no one"), "ann_id": [-1], "category_id": [-1], "no_target": True}]
+    (tmp_path / "grefs(unc).json").write_text(json.dumps(refs))
+    (sample,) = open_dataset(tmp_path, split="val").samples()
+    assert (sample.name, sample.objects, sample.absent) == ("COCO_7.jpg", (), ("a zebra", "no one"))
+
+
+def test_outlines_that_nobody_asks_for_take_no_memory(tmp_path: Path) -> None:
+    """The instances of RefCOCO are ten times those that a split refers to."""
+    outline = [[n / 7 for n in range(2000)]]
+    many = [{**INSTANCES["annotations"][4], "id": n, "segmentation": outline} for n in range(1000, 1200)]
+    read(tmp_path, instances={**INSTANCES, "annotations": [*INSTANCES["annotations"], *many]})
+    size = (tmp_path / "instances.json").stat().st_size
+    tracemalloc.start()
+    try:
+        assert len(list(read_refcoco(tmp_path / "refs.json", tmp_path, "val"))) == 2
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * size  # its bytes and its text
 
 
 def test_an_image_with_a_bad_ref_is_left_out(tmp_path: Path) -> None:

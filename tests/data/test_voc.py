@@ -138,6 +138,25 @@ def test_the_layout(tmp_path: Path) -> None:
     assert "Cannot read the annotation file" in complaints.sentences[0] and "7.xml" in complaints.sentences[0]
 
 
+def test_own_lists_and_lists_of_classes(tmp_path: Path) -> None:
+    """`cat_val.txt` tells of each image if a cat is in it; `my_val.txt` names images as `val.txt` does."""
+    main = tmp_path / "ImageSets" / "Main"
+    main.mkdir(parents=True)
+    for n in range(2):
+        write(tmp_path, xml(file=f"{n}.jpg"), str(n))
+    for name, lines in (("cat_val", "0 -1\n1  1\n"), ("dog_val", "\n0  0\n1 -1\n"), ("my_val", "\ufeff1\n")):
+        (main / f"{name}.txt").write_text(lines, encoding="utf-8")
+    for split in (None, "my_val"):
+        voc = open_dataset(tmp_path, split=split)
+        assert (voc.split, [sample.name for sample in voc.samples()]) == ("my_val", ["1.jpg"])
+    (main / "val.txt").write_text("0\n1\n")
+    assert open_dataset(tmp_path, split="my_val").split == "my_val"
+    assert len(list(open_dataset(tmp_path, split="val").samples())) == 2
+    for split, why in ((None, "none was chosen"), ("cat_val", "'cat_val' is not among them")):
+        with pytest.raises(InputError, match=f"has the splits 'my_val', 'val', and {why}"):
+            open_dataset(tmp_path, split=split)
+
+
 def test_a_folder_without_lists_and_two_years(tmp_path: Path) -> None:
     write(tmp_path, xml(file="b.png"), "b")
     write(tmp_path, xml(file="a.png"), "a")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from wherein.data import Complaints
 from wherein.data.vqa import Question, read_vqa
 from wherein.errors import InputError
 
@@ -101,6 +102,21 @@ def test_broken_answers(
 ) -> None:
     with pytest.raises(InputError, match=message):
         read_vqa(*write(answers=broken(path, value, ANSWERS)))
+
+
+def test_a_bad_record_costs_its_image(write: Callable[..., tuple[Path, Path, Path]]) -> None:
+    """Of 42 the second question is bad; the image of the first is used."""
+    good = {"question_id": 5, "image_id": "dog.png", "question": "Is it a dog?"}
+    answer = {**ANSWERS["annotations"][0], "question_id": 5}
+    told = Complaints(lambda line: None)
+    questions = {**QUESTIONS, "questions": [*QUESTIONS["questions"], good, "no object", {**good, "image_id": "x.png"}]}
+    answers = {"annotations": [*broken([1, "answers"], [], ANSWERS["annotations"]), answer]}
+    paths = write(questions, answers)
+    assert [image.name for image in read_vqa(*paths, told)] == ["folder/cat.png"]
+    annotation, nothing, repeated = told.sentences
+    assert annotation.startswith(f"The annotation file {paths[1]}, annotations[1] has 0 answers")
+    assert nothing.startswith(f"The questions file {paths[0]}, questions[4] is 'no object'")
+    assert repeated.startswith(f"The questions file {paths[0]}, questions[5] repeats the question_id 5")
 
 
 def test_files_that_are_none(tmp_path: Path, write: Callable[..., tuple[Path, Path, Path]]) -> None:

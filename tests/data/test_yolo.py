@@ -37,6 +37,12 @@ def test_shares_become_pixels(tmp_path: Path) -> None:
     assert second.objects == () and third.objects == ()
 
 
+def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    folder(tmp_path, {"a": "\ufeff0 0.5 0.5 1 1\n"})
+    (sample,) = read_yolo(tmp_path / "labels", tmp_path / "images", NAMES)
+    assert sample.objects[0].box.tolist() == [0, 0, 20, 10]
+
+
 def test_an_outline_is_a_mask_and_the_box_around_it(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     folder(tmp_path, {"a": "0 0.1 0.2 0.5 0.2 0.5 0.6 0.1 0.6"})

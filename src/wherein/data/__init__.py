@@ -7,6 +7,7 @@ from wherein.data.formats import AUTO, FORMATS, open_dataset
 from wherein.data.genome import read_genome
 from wherein.data.lvis import read_lvis
 from wherein.data.mask import Mask
+from wherein.data.mdetr import read_mdetr
 from wherein.data.narratives import Narrative, read_narratives
 from wherein.data.pairs import read_pairs
 from wherein.data.reasonseg import read_reasonseg
@@ -29,6 +30,7 @@ __all__ = [
     "read_coco",
     "read_genome",
     "read_lvis",
+    "read_mdetr",
     "read_narratives",
     "read_pairs",
     "read_reasonseg",

@@ -9,7 +9,7 @@ from pathlib import Path
 from wherein.data.complaint import Complain, refuse
 from wherein.data.dataset import Dataset, folder_of, no_split, pick
 from wherein.data.entry import Entry, shown
-from wherein.data.files import first, read_json
+from wherein.data.files import first, first_image, read_json
 from wherein.data.mask import read_mask
 from wherein.data.sample import Gathered, Key, LabelledBox, Sample
 from wherein.errors import InputError
@@ -66,10 +66,12 @@ def find_coco(path: Path, images: Path | None, split: str | None) -> Dataset | N
             split, file = pick(f"{path} has", splits, split)
     if file.suffix != ".json" or file.stem.startswith("lvis_") or first(file) is not None:
         return None
+    if "caption" in first_image(file):  # each image is an expression then: of RefCOCO
+        return None
     if not splits:
         no_split(path, split)
     title, beside = file.stem.removeprefix("instances_"), file.parent
-    usual = [beside / "images", beside.parent / title, beside.parent / "images" / title]
+    usual = [beside / "images", beside.parent / title, beside.parent / "images" / title, beside.parent / "images"]
     folder = folder_of(file, images, [beside] if file.name == _ROBOFLOW else usual)
     name = file.resolve().parent.name if file.name in ("annotations.json", _ROBOFLOW) else title
     return Dataset("coco", name, (file,), lambda complain: read_coco(file, folder, complain), True, split)

@@ -135,6 +135,8 @@ class Entry:
         value = self._fields.get(name)
         if value is None:
             return None
+        if isinstance(value, float) and value.is_integer():  # as pandas writes it
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{self.where} has {name} {shown(value)}, but it must be a positive number of pixels.")
         return value
@@ -188,6 +190,19 @@ class Entry:
             if width >= 0 and height >= 0:
                 return np.array([x, y, x + width, y + height])
         raise InputError(f"{self.where} has {name} {shown(value)}, but it must be [x, y, width, height] in pixels.")
+
+    def spanned(self, name: str) -> NDArray[np.float64]:
+        """The box of an `[x0, y0, x1, y1]` field, float64[4] xyxy in original pixels.
+
+        Raises:
+            InputError: it is not four finite numbers with x1 >= x0 and y1 >= y0.
+        """
+        value = self.field(name)
+        if isinstance(value, list) and len(value) == 4 and all(map(is_number, value)):
+            box = np.array(value, dtype=np.float64)
+            if (box[2:] >= box[:2]).all():
+                return box
+        raise InputError(f"{self.where} has {name} {shown(value)}, but it must be [x0, y0, x1, y1] in pixels.")
 
     def corners(self, x0: str, y0: str, x1: str, y1: str) -> NDArray[np.float64]:
         """The box whose corners are in four fields of these names, float64[4] xyxy in their unit.

@@ -1,7 +1,9 @@
 """Opening annotation files: JSON and JSON lines, and a look at how a file begins."""
 
 import json
-from collections.abc import Iterator, Mapping
+import mmap
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from wherein.data.entry import Entry
 from wherein.errors import InputError
 
 _HEAD = 2**20  # characters of a file that tell its format; an entry of Visual Genome has some ten thousand
+_IMAGES = re.compile(rb'"images"\s*:\s*\[')
 
 
 @contextmanager
@@ -22,15 +25,15 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(f"Cannot read the annotation file {path}: {error.strerror or error}.") from error
 
 
-def read_json(path: Path, encoding: str = "utf-8-sig") -> Any:
-    """The value in a JSON file.
+def read_json(path: Path, encoding: str = "utf-8-sig", keep: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The value in a JSON file; `keep` is given each object of it as it is read and returns what takes its place.
 
     Raises:
         InputError: the file cannot be read or is not JSON.
     """
     try:
         with reading(path):
-            return json.loads(path.read_text(encoding))
+            return json.loads(path.read_text(encoding), object_hook=keep)
     except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, or nested without end
         raise InputError(f"The annotation file {path} is not JSON: {error}.") from error
 
@@ -65,6 +68,25 @@ def first(path: Path) -> Mapping[str, Any] | None:
         return None
     try:
         value, _ = json.JSONDecoder().raw_decode(head[1:].lstrip())
+    except (ValueError, RecursionError):  # what is wrong with it, its reader says
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def first_image(path: Path) -> Mapping[str, Any]:
+    """The first object of the list `images` in a file of COCO's shape, to tell its format; empty where there is none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    with reading(path), path.open("rb") as file:
+        if not path.stat().st_size:  # which cannot be mapped
+            return {}
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found = _IMAGES.search(content)  # other tools than COCO's write long lists before this one
+            head = content[found.end() : found.end() + _HEAD] if found else b""
+    try:
+        value, _ = json.JSONDecoder().raw_decode(head.decode("utf-8", "replace").lstrip())
     except (ValueError, RecursionError):  # what is wrong with it, its reader says
         return {}
     return value if isinstance(value, dict) else {}

@@ -35,7 +35,7 @@ FORMATS = {
     "coco": Format(find_coco, "annotations/instances_<split>.json and <split>/, or annotations.json and images/"),
     "lvis": Format(find_lvis, "lvis_v1_<split>.json, train2017/ and val2017/"),
     "voc": Format(find_voc, "Annotations/*.xml, JPEGImages/ and ImageSets/Main/<split>.txt"),
-    "refcoco": Format(find_refcoco, "refs(unc).p or .json and instances.json"),
+    "refcoco": Format(find_refcoco, "refs(unc).p or .json and instances.json, or a COCO file with a caption an image"),
     "reasonseg": Format(find_reasonseg, "<split>/*.jpg with a .json each"),
     "genome": Format(find_genome, "region_descriptions.json, VG_100K/ and VG_100K_2/"),
     "yolo": Format(find_yolo, "labels/*.txt, images/ and data.yaml or classes.txt"),

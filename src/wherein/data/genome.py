@@ -9,6 +9,7 @@ Annotations CC BY 4.0, images under the terms of Flickr. The test images of dens
 training.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,11 +39,13 @@ def read_genome(regions: Path, images: Path, complain: Complain = refuse) -> Ite
         key = None
         try:
             key = entry.key("id")
-            if pictures.setdefault(key, entry) is not entry:
+            picture = Entry({name: entry.get(name) for name in ("id", "width", "height")}, entry.where)
+            if pictures.setdefault(key, picture) is not picture:
                 raise InputError(f"{entry.where} repeats the id {key!r} of an earlier entry.")
             gathered.objects[key] = [_region(region) for region in entry.entries("regions")]
         except InputError as error:
             gathered.spoil(key, error)
+    del values  # or all regions would stay in memory twice for as long as somebody takes images
     yield from gathered.samples(pictures, images, lambda entry: _file(entry, images))
 
 
@@ -65,4 +68,4 @@ def _region(region: Entry) -> LabelledBox:
 def _file(entry: Entry, images: Path) -> str:
     """The file of an image as it is relative to the folder."""
     name = Entry({"id": f"{entry.key('id')}.jpg"}, entry.where).image_name("id")
-    return next((f"{folder}/{name}" for folder in _FOLDERS if (images / folder / name).is_file()), name)
+    return next((f"{folder}/{name}" for folder in _FOLDERS if os.path.isfile(images / folder / name)), name)

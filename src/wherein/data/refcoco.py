@@ -10,14 +10,16 @@ The expressions are published without a licence of their own (gRefCOCO: CC BY-NC
 images are MS-COCO's train2014: all but the train split are for evaluation, never training.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from wherein.data.complaint import Complain, refuse
 from wherein.data.dataset import Dataset, folder_of, pick
 from wherein.data.entry import Entry, objects, shown
 from wherein.data.files import first, read_json
 from wherein.data.mask import read_mask
+from wherein.data.mdetr import find_mdetr
 from wherein.data.pickled import read_pickle
 from wherein.data.sample import Gathered, Key, LabelledBox, Sample
 from wherein.errors import InputError
@@ -42,7 +44,7 @@ def read_refcoco(
     """
     chosen, gathered = _of_split(refs, split, complain), Gathered(complain)
     path = instances or refs.with_name(INSTANCES)
-    data = Entry(read_json(path), f"The annotation file {path}")
+    data = Entry(read_json(path, keep=_slimmer(chosen)), f"The annotation file {path}")
     pictures, annotations = data.table("images", complain), data.table("annotations", complain)
     asked: dict[Key, Entry] = {}
     for ref in chosen:
@@ -58,16 +60,19 @@ def read_refcoco(
                     gathered.absent[image].append(phrase)
         except InputError as error:
             gathered.spoil(image, error)
+    del chosen, data, annotations  # or they would stay in memory for as long as somebody takes images
     yield from gathered.samples(asked, images, lambda entry: entry.image_name("file_name"))
 
 
 def find_refcoco(path: Path, images: Path | None, split: str | None) -> Dataset | None:
-    """A file of refs beside `instances.json`, or the folder of the two."""
+    """A file of refs beside `instances.json`, or the folder of the two; or a file that `find_mdetr` finds."""
     if path.is_dir() and (path / INSTANCES).is_file():
         refs = {file.stem: file for kind in ("*refs*.p", "*refs*.json") for file in sorted(path.glob(kind))}
         if len(refs) > 1:
             raise InputError(f"{path} holds {', '.join(file.name for file in refs.values())}: give one of these files.")
         path = next(iter(refs.values()), path)
+    if found := find_mdetr(path, images, split):
+        return found
     if path.suffix.lower() not in _PICKLES and not (path.suffix == ".json" and "ann_id" in (first(path) or {})):
         return None
     above = path.parent.parent  # the folder of all of them, beside which their authors' program keeps the images
@@ -89,6 +94,22 @@ def _of_split(path: Path, split: str | None, complain: Complain) -> list[Entry]:
     if splits and (split is not None or len(splits) > 1):
         pick(f"The refs in {path} have", splits, split)
     return [ref for ref in refs if not _says_split(ref) or split in (None, ref.get("split"))]
+
+
+def _slimmer(refs: Sequence[Entry]) -> Callable[[dict[str, Any]], Any]:
+    """Drops the outlines of the objects that no ref means as they are read: of a split, those are nearly all."""
+    values = [ref.get("ann_id") for ref in refs]
+    keys = [key for value in values for key in (value if isinstance(value, list) else [value])]
+    meant = {key for key in keys if isinstance(key, Key)}
+
+    def slim(value: dict[str, Any]) -> dict[str, Any]:
+        """An object of the file, without its outline where nobody asks for it."""
+        key = value.get("id")
+        if "segmentation" in value and not (isinstance(key, Key) and key in meant):
+            del value["segmentation"]
+        return value
+
+    return slim
 
 
 def _says_split(ref: Entry) -> bool:

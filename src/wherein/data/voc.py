@@ -44,7 +44,7 @@ def find_voc(path: Path, images: Path | None, split: str | None) -> Dataset | No
     if len(roots) > 1:
         raise InputError(f"{path} holds {', '.join(root.name for root in roots)}: give the folder of one of them.")
     (root,) = roots
-    lists = {file.stem: file for file in root.glob("ImageSets/Main/*.txt") if "_" not in file.stem}  # cat_test: classes
+    lists = {file.stem: file for file in root.glob("ImageSets/Main/*.txt") if not _of_a_class(file)}
     if lists:
         split, chosen = pick(f"{root} has", lists, split)
         files = [root / "Annotations" / f"{name}.xml" for name in _names(chosen)]
@@ -56,11 +56,18 @@ def find_voc(path: Path, images: Path | None, split: str | None) -> Dataset | No
     return Dataset("voc", name, (chosen, *files), lambda complain: read_voc(files, folder, complain), True, split)
 
 
+def _of_a_class(path: Path) -> bool:
+    """Whether a list tells of each image if a class is in it (1, -1, or 0 for difficult), as `cat_test.txt` does."""
+    with reading(path), path.open(encoding="utf-8-sig", errors="replace") as file:
+        line = next((line.split() for line in file if line.strip()), [])
+    return len(line) == 2 and line[1] in ("1", "-1", "0")
+
+
 def _names(path: Path) -> list[str]:
     """The images that a list names, one a line."""
     try:
         with reading(path):
-            names = path.read_text(encoding="utf-8").split()
+            names = path.read_text(encoding="utf-8-sig").split()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no list of images: {error}.") from error
     for name in names:

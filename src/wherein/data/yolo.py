@@ -104,7 +104,7 @@ def _sample(path: Path, label: Path, names: Mapping[int, Any]) -> Sample:
         return Sample(path.name, path, width, height, (), str(path))
     try:
         with reading(label):
-            lines = label.read_text(encoding="utf-8").splitlines()
+            lines = label.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{label} is no list of boxes: {error}.") from error
     objects = tuple(
