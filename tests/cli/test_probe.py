@@ -145,6 +145,25 @@ def test_bad_records_are_told_before_anything_is_sent(data: Path, server: Any) -
     assert (done.exit_code, results["images"], len(results["complaints"])) == (0, 1, 1)
 
 
+def test_a_bad_record_costs_a_local_model_its_image(data: Path, tiny_vlm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wherein.vlm.load_vlm", lambda *_: tiny_vlm)
+    picture = (data / "images" / "1.png").read_bytes()
+    (data / "images" / "1.png").write_bytes(b"no image")
+    options = ["--tokens", 4, "--prompt", "localise", "--json", data / "out.json"]
+    done = invoke(data, *options)
+    assert isinstance(done.exception, InputError) and "1 bad records, told above" in str(done.exception)
+    (complaint,) = (line for line in done.stderr.splitlines() if "1.png" in line)
+    assert "pairs.json, pair[2]" in complaint and "localise" in done.stdout
+    results = json.loads((data / "out.json").read_text())
+    assert (results["images"], results["n"], results["complaints"]) == (1, 2, [complaint])
+    assert invoke(data, *options, "--skip-bad").exit_code == 0
+    (data / "images" / "1.png").write_bytes(picture)
+    encoded = tiny_vlm.encoded
+    done = invoke(data, *options)  # what was mended is asked, and nothing else
+    assert done.exit_code == 0 and tiny_vlm.encoded == encoded + 1
+    assert json.loads((data / "out.json").read_text())["images"] == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

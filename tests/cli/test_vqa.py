@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from wherein.cli import vqa as command
 from wherein.errors import AdapterError, InputError
+from wherein.evaluation import vqa as evaluation
 from wherein.methods import adapter
 from wherein.methods.pin import PinConfig, PositionalInsert
 
@@ -64,13 +65,69 @@ def test_an_interrupted_command_continues(folder: Path) -> None:
     out, second = folder / "out.json", folder / "images" / "1.png"
     picture = second.read_bytes()
     second.write_bytes(b"")
-    assert isinstance(invoke(folder, "--json", str(out)).exception, InputError)
-    assert not out.exists()
+    stopped = invoke(folder, "--json", str(out))
+    assert isinstance(stopped.exception, InputError) and "1 bad records, told above" in str(stopped.exception)
+    results = json.loads(out.read_text())
+    (complaint,) = results["complaints"]
+    assert results["images"] == 1 and "1 questions about 1 images" in stopped.stdout
+    assert "questions.json, questions[1]: " in complaint and "1.png is empty" in complaint
+    assert complaint in stopped.stderr.splitlines()
     second.write_bytes(picture)
     (folder / "images" / "0.png").write_bytes(picture)  # another picture: it is not looked at again
     done = invoke(folder, "--json", str(out))
     assert done.exit_code == 0 and "1 answers are there already" in done.stderr
     assert json.loads(out.read_text())["images"] == 2
+
+
+def test_a_killed_command_continues(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, asked = folder / "out.json", []
+    answers = evaluation._answers
+
+    def killed(*arguments: Any) -> Any:
+        asked.append(arguments)
+        if len(asked) == 3:  # off, of the second image
+            raise KeyboardInterrupt
+        return answers(*arguments)
+
+    monkeypatch.setattr(evaluation, "_answers", killed)
+    assert invoke(folder, "--json", str(out)).exit_code != 0 and not out.exists()
+    assert invoke(folder, "--json", str(out)).exit_code == 0 and len(asked) == 3 + 2
+    assert json.loads(out.read_text())["images"] == 2
+
+
+def test_bad_records_cost_their_images_and_the_status(folder: Path) -> None:
+    out, path = folder / "out.json", folder / "annotations.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["answers"].pop()
+    path.write_text(json.dumps(content))
+    done = invoke(folder, "--json", str(out))
+    assert isinstance(done.exception, InputError) and "1 bad records, told above" in str(done.exception)
+    results = json.loads(out.read_text())
+    assert results["images"] == 1 and "annotations.json, annotations[0] has 9 answers" in results["complaints"][0]
+    content["annotations"][0]["answers"] *= 2
+    content["annotations"][0]["answers"] = content["annotations"][0]["answers"][:10]
+    path.write_text(json.dumps(content))
+    (folder / "images" / "1.png").unlink()  # is not asked about again, but is not there
+    done = invoke(folder, "--json", str(out), "--skip-bad")
+    assert done.exit_code == 0 and "1 answers are there already" in done.stderr
+    (missing,) = json.loads(out.read_text())["complaints"]
+    assert "questions.json, questions[1]: there is no image" in missing and missing in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("change", ["dtype", "images"])
+def test_other_settings_start_afresh(folder: Path, tiny_vlm: Any, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """As the precision of the model, or the folder of the images."""
+    out = folder / "out.json"
+    (folder / "images" / "1.png").write_bytes(b"")
+    invoke(folder, "--json", str(out))  # not finished
+    if change == "dtype":
+        monkeypatch.setattr(type(tiny_vlm), "dtype", torch.bfloat16)
+        monkeypatch.setattr(evaluation, "run", lambda *_: iter(()))
+        done = invoke(folder, "--json", str(out))
+    else:
+        (folder / "images").rename(folder / "others")
+        done = invoke(folder, "--json", str(out), "--images", str(folder / "others"))
+    assert "have other settings" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -81,7 +138,7 @@ def test_an_interrupted_command_continues(folder: Path) -> None:
         (["--json", "{folder}/nowhere/out.json"], "No file can be written"),
         (["--questions", "{folder}/annotations.json"], "questions"),
         (["--annotations", "{folder}/questions.json"], "annotations"),
-        (["--images", "{folder}"], "is asked about, but it is not at"),
+        (["--images", "{folder}"], "questions.json could be asked about"),
     ],
 )
 def test_wrong_options_are_told(folder: Path, options: list[str], message: str) -> None:
@@ -91,9 +148,12 @@ def test_wrong_options_are_told(folder: Path, options: list[str], message: str) 
 
 def test_a_question_that_the_model_refuses_is_told(folder: Path, tiny_vlm: Any) -> None:
     path = folder / "questions.json"
-    path.write_text(path.read_text().replace("What is this?", f"What is {tiny_vlm.tokenizer.eos_token}?"))
+    path.write_text(path.read_text().replace("What is this?", f"What is {tiny_vlm.tokenizer.eos_token}?", 1))
     done = invoke(folder)
-    assert isinstance(done.exception, InputError) and "control token" in str(done.exception)
+    assert isinstance(done.exception, InputError) and "1 bad records" in str(done.exception)
+    assert any("questions[0]: " in line and "control token" in line for line in done.stderr.splitlines())
+    assert "1 questions about 1 images" in done.stdout
+    assert invoke(folder, "--skip-bad").exit_code == 0
 
 
 def test_an_adapter_that_inserts_nothing_has_no_cost(folder: Path, tiny_vlm: Any) -> None:

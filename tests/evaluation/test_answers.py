@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wherein.evaluation.answers import native, read, settle, verdict
-from wherein.evaluation.forms import CONVENTIONS, PIXELS, THOUSANDTHS, Convention, Written, written
+from wherein.boxforms import CONVENTIONS, PIXELS, THOUSANDTHS, Convention, Written, native, written
+from wherein.evaluation.answers import read, settle, verdict
 from wherein.vlm.families import FAMILIES
 
 PROMPT = "Provide a bounding box around the cat as [x_min, y_min, x_max, y_max]."
@@ -25,6 +25,12 @@ def test_a_reading_says_how_it_was_made() -> None:
     [
         ("A cat on a mat.", "chatty"),
         ("There are 2 cats (brown).", "chatty"),
+        ("2 cats and 3 dogs", "chatty"),
+        ("I see 2 cats, 1 dog, 4 mice.", "chatty"),
+        ("a 5-year-old child, 2D art, and 3 dogs", "chatty"),
+        ("1. A cat\n2. A dog", "chatty"),
+        ("1) A cat 2) A dog", "chatty"),
+        ("2 or 3 cats", "chatty"),
         ("the cat", "chatty"),  # two words of the prompt are chance
         ("", "empty"),
         (" \n. ", "empty"),
@@ -36,6 +42,10 @@ def test_a_reading_says_how_it_was_made() -> None:
         ("[]", "unparsable"),
         ("[300, 100, 100, 400]", "unparsable"),
         ("at 120 and 30", "unparsable"),
+        ("The 2 cats are at 120 and 30.", "unparsable"),
+        ("120 pixels from the left, 30 px from the top", "unparsable"),
+        ("10.5, 20.5", "unparsable"),
+        ("x1, y1, x2, y2", "unparsable"),
         ("<loc0100>", "unparsable"),
     ],
 )
@@ -54,6 +64,7 @@ def found(*texts: str) -> list[tuple[Written, int, int]]:
         ([], PIXELS),
         (["[0.1, 0.2, 0.3, 0.4]"], PIXELS),  # fractions say nothing of the rest
         (["<loc_1><loc_2><loc_900><loc_900>"], PIXELS),
+        (["[10%, 20%, 90%, 90%]"] * 3, PIXELS),  # nor do percents
         (["[10, 20, 300, 400]"] * 3, PIXELS),
         (["[10, 20, 900, 400]"] + ["[10, 20, 300, 400]"] * 4, THOUSANDTHS),
         (["[10, 20, 300, 900]"] + ["[10, 20, 300, 400]"] * 4, THOUSANDTHS),

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
+from wherein.boxforms import CONVENTIONS, THOUSANDTHS, Convention
 from wherein.data import Complaints, Sample
 from wherein.errors import InputError
 from wherein.evaluation import select
 from wherein.evaluation.asking import BARE, PROMPTS, Asker, Local, question
-from wherein.evaluation.forms import CONVENTIONS, THOUSANDTHS, Convention
 from wherein.evaluation.probe import Probe, to_table
 from wherein.evaluation.transcript import Reply, Transcript
 from wherein.geometry import Frame

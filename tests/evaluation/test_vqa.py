@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from wherein.data import Complaints
 from wherein.data.vqa import AskedImage, Question
-from wherein.errors import AdapterError
+from wherein.errors import AdapterError, ImageError
 from wherein.evaluation import vqa
 from wherein.methods import adapter
 from wherein.methods.insert import Inserted
@@ -22,14 +23,14 @@ from wherein.methods.pin import Pin, PinConfig, PositionalInsert
 
 @pytest.fixture
 def asked(tmp_path: Path) -> list[AskedImage]:
-    """Three images with two questions each."""
+    """Three images with two questions each, on whose answers people do not quite agree."""
     random, images = np.random.default_rng(0), []
     for number in range(3):
         path = tmp_path / f"{number}.png"
         Image.fromarray(random.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
         questions = (
-            Question(10 * number, "What is this?", ("cat",) * 10, "other"),
-            Question(10 * number + 1, "Is it a cat?", ("yes",) * 10, "yes/no"),
+            Question(10 * number, "What is this?", ("cat",) * 9 + ("kitten",), "other"),
+            Question(10 * number + 1, "Is it a cat?", ("yes",) * 9 + ("maybe",), "yes/no"),
         )
         images.append(AskedImage(path.name, path, questions))
     return images
@@ -96,6 +97,17 @@ def test_an_interrupted_run_goes_on(asked: list[AskedImage], tiny_vlm: Any, bind
     assert [line["image"] for line in lines[1:-1]] == ["0.png", "1.png", "2.png"] and lines[-1] == {"finished": True}
 
 
+def test_an_image_that_cannot_be_read_is_left_out(asked: list[AskedImage], tiny_vlm: Any, bind: Any) -> None:
+    whole = answers(asked, tiny_vlm, bind)
+    asked[1].path.write_bytes(b"no image")
+    with pytest.raises(ImageError, match="1.png is not an image"):
+        answers(asked, tiny_vlm, bind)
+    told = Complaints(lambda line: None)
+    with vqa.Transcript(None, {}) as transcript:
+        assert list(vqa.run(asked, tiny_vlm, bind, transcript, told)) == [whole[0], whole[2]]
+    assert len(told.sentences) == 1
+
+
 def test_other_settings_start_afresh(asked: list[AskedImage], tiny_vlm: Any, bind: Any, tmp_path: Path) -> None:
     path = tmp_path / "out.records.jsonl"
     with pytest.raises(KeyboardInterrupt), vqa.Transcript(path, {"seed": 1}) as transcript:
@@ -138,6 +150,8 @@ def test_figures_worked_out_by_hand(asked: list[AskedImage]) -> None:
         ("yes Short answer", "yes"),
         ("\n", ""),
         (" a cat ", "a cat"),
+        ("yes, a cat", "yes"),
+        ("1,000", "1,000"),
     ],
 )
 def test_what_follows_an_answer_is_cut_off(text: str, answer: str) -> None:

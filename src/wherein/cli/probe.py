@@ -4,6 +4,8 @@ Notable choices:
 - what a remote model will be sent, and about what that costs, is said before the first request; above `FREE` it takes
   --yes. Nothing is asked of the user on the way: the same command does the same in a terminal and in a script
 - a remote model's answers are always kept in a file, so a command that was stopped pays for nothing twice
+- a bad record costs its image, not the run, as with `eval`; but a remote model is asked nothing while there is one that
+  is not to be skipped, so that the data are mended before anything is paid
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wherein import pictures
-from wherein.cli.eval import Data, Folder, Format, Limit, Output, Protocol, Seed, SkipBad, Split
+from wherein.cli.eval import LEFT_OUT, Data, Folder, Format, Limit, Output, Protocol, Seed, SkipBad, Split
 from wherein.cli.job import STDIN as STDOUT
 from wherein.cli.job import print_json
 from wherein.cli.model import Bits, Device, Dtype, Model, Size
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
+    from wherein.boxforms import Convention
     from wherein.evaluation.endpoint import Endpoint
-    from wherein.evaluation.forms import Convention
     from wherein.evaluation.probe import Probe
 
 FREE = 1.0  # in the currency of the prices: what may be spent without --yes
@@ -131,8 +133,8 @@ def probe(
         if transcript.found:
             typer.echo(f"{transcript.found} answers are there already.", err=True)
         probed = Probe(samples, asker, prompts, transcript, complaints)
-        complaints.judge(skip_bad, "nothing was asked; mend them, or leave their images out with --skip-bad.")
         if remote is not None:
+            complaints.judge(skip_bad, "nothing was asked; mend them, or leave their images out with --skip-bad.")
             _announce(remote, probed, price, yes)
         _ask(probed, path)
         command = shlex.join(["wherein", *sys.argv[1:]])
@@ -142,6 +144,8 @@ def probe(
             "complaints": complaints.sentences,
         }
     _report(results, path, output)
+    if remote is None:
+        complaints.judge(skip_bad, LEFT_OUT)
 
 
 def _report(results: dict[str, Any], path: Path | None, output: str | None) -> None:
@@ -173,7 +177,7 @@ def _prompts(chosen: Sequence[str] | None) -> list[str]:
 
 
 def _convention(name: str) -> Convention | None:
-    from wherein.evaluation.forms import CONVENTIONS
+    from wherein.boxforms import CONVENTIONS
 
     if name not in ("auto", *CONVENTIONS):
         raise InputError(f"There are no coordinates {name!r}: choose auto, {', '.join(CONVENTIONS)}.")

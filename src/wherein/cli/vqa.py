@@ -3,6 +3,7 @@
 Notable choices:
 - whatever can be wrong without the model is found before the model is loaded
 - with `--json out.json` the answers go to out.records.jsonl at once: the same command continues after a crash
+- a bad record costs its image, not the run, as with `eval`
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wherein import pictures
-from wherein.cli.eval import Images, Limit, Output, Seed, fingerprint
+from wherein.cli.eval import LEFT_OUT, Images, Limit, Output, Seed, SkipBad, fingerprint
 from wherein.cli.job import STDIN as STDOUT
 from wherein.cli.job import print_json
 from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
@@ -28,6 +28,7 @@ from wherein.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from wherein.data import Complain
     from wherein.data.vqa import AskedImage
     from wherein.evaluation.vqa import Answered, Transcript
     from wherein.methods.insert import Inserted
@@ -46,13 +47,16 @@ def vqa(
     size: Size = None,
     limit: Limit = None,
     seed: Seed = 0,
+    skip_bad: SkipBad = False,
     output: Output = None,
 ) -> None:
     """Ask a model questions with an adapter inserted and without: VQA accuracy on and off, and the difference."""
     from rich.console import Console
 
+    from wherein.data import Complaints
     from wherein.data.vqa import read_vqa
     from wherein.evaluation import write_json
+    from wherein.evaluation.records import origin
     from wherein.evaluation.vqa import PROMPT, Transcript, summarise
     from wherein.vlm import load_vlm
 
@@ -61,22 +65,27 @@ def vqa(
         raise InputError(f"{path} is a folder: give the name of a file in it, such as {path / 'results.json'}.")
     if path:
         pictures.check_folder(path.parent)
-    asked = _checked(read_vqa(questions, annotations, images), limit)
+    if limit is not None and limit < 1:
+        raise InputError(f"The limit is {limit}, but at least 1 image must be asked about.")
+    complaints = Complaints(lambda line: typer.echo(line, err=True))
+    there = _there(read_vqa(questions, annotations, images, complaints), limit, complaints)
+    _any(there, questions)
     vlm = load_vlm(model, device, dtype, bits, size)
-    for question in (question for image in asked for question in image.questions):
-        vlm.check_phrase(question.text)
+    asked = [image for image in there if _askable(image, vlm, complaints)]
     bind = cache(lambda: _inserted(vlm, adapter))
     made_by = {
-        "wherein": version("wherein"),
+        **origin(vlm),
         "questions": hashlib.sha256(questions.read_bytes()).hexdigest(),  # the answers of people judge, nothing else
+        "images": str(images.resolve()),
         "prompt": PROMPT,
-        "model": [vlm.name, vlm.fingerprint],
         "adapter": adapter and fingerprint(adapter),
     }
     with Transcript(path and path.with_suffix(".records.jsonl"), made_by) as transcript:
-        answered = _ask(asked, vlm, bind, transcript)
+        answered = _ask(asked, vlm, bind, transcript, complaints)
+        _any(answered, questions)
+        names = {own.image for own in answered}
         results = summarise(
-            asked,
+            [image for image in asked if image.name in names],
             answered,
             model=vlm.name,
             method=bind().name,
@@ -84,22 +93,43 @@ def vqa(
             seed=seed,
             command=shlex.join(["wherein", *sys.argv[1:]]),
         )
+        results["complaints"] = complaints.sentences
         if path:
             write_json(results, path)
-    Console(stderr=output == STDOUT, highlight=False).print(_table(results))
-    if output == STDOUT:
-        print_json(results)
+        Console(stderr=output == STDOUT, highlight=False).print(_table(results))
+        if output == STDOUT:
+            print_json(results)
+        complaints.judge(skip_bad, LEFT_OUT)
 
 
-def _checked(asked: Sequence[AskedImage], limit: int | None) -> Sequence[AskedImage]:
-    """The first images, if all of them are there."""
-    if limit is not None and limit < 1:
-        raise InputError(f"The limit is {limit}, but at least 1 image must be asked about.")
-    chosen = asked[:limit]
-    for image in chosen:
-        if not image.path.is_file():
-            raise InputError(f"The image {image.name!r} is asked about, but it is not at {image.path}.")
-    return chosen
+def _there(asked: Sequence[AskedImage], limit: int | None, complain: Complain) -> list[AskedImage]:
+    """The first images whose files are there; `complain` is told of others before them."""
+    found: list[AskedImage] = []
+    for image in asked:
+        if image.path.is_file():
+            found.append(image)
+        else:
+            complain(InputError(f"{image.where}: there is no image {image.path}."))
+        if len(found) == limit:
+            break
+    return found
+
+
+def _askable(image: AskedImage, vlm: FrozenVLM, complain: Complain) -> bool:
+    """Whether the model can be asked all questions about an image; `complain` is told if it cannot."""
+    for question in image.questions:
+        try:
+            vlm.check_phrase(question.text)
+        except InputError as error:
+            complain(InputError(f"{question.where}: {error}"))
+            return False
+    return True
+
+
+def _any(left: Sequence[object], questions: Path) -> None:
+    """Raise InputError if nothing is left."""
+    if not left:
+        raise InputError(f"No image of {questions} could be asked about.")
 
 
 def _inserted(vlm: FrozenVLM, adapter: str | None) -> Inserted:
@@ -114,7 +144,11 @@ def _inserted(vlm: FrozenVLM, adapter: str | None) -> Inserted:
 
 
 def _ask(
-    asked: Sequence[AskedImage], vlm: FrozenVLM, bind: Callable[[], Inserted], transcript: Transcript
+    asked: Sequence[AskedImage],
+    vlm: FrozenVLM,
+    bind: Callable[[], Inserted],
+    transcript: Transcript,
+    complain: Complain,
 ) -> list[Answered]:
     """Ask with a progress bar on stderr."""
     from rich.console import Console
@@ -125,7 +159,7 @@ def _ask(
     if transcript.note:
         typer.echo(transcript.note, err=True)
     console, hidden = Console(stderr=True), not sys.stderr.isatty()
-    answers = run(asked, vlm, bind, transcript)
+    answers = run(asked, vlm, bind, transcript, complain)
     return list(track(answers, "images", len(asked), console=console, disable=hidden))
 
 

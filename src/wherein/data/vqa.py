@@ -4,9 +4,10 @@ The data are licensed CC BY 4.0; its validation split is for evaluation. Of an e
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from wherein.data.complaint import Complain, refuse
 from wherein.data.entry import Entry, shown
 from wherein.data.files import read_json
 from wherein.errors import InputError
@@ -17,12 +18,16 @@ ANSWERS = 10
 
 @dataclass(frozen=True)
 class Question:
-    """A question, what ten people answered, and of which kind their answers are: "yes/no", "number" or "other"."""
+    """A question, what ten people answered, and of which kind their answers are: "yes/no", "number" or "other".
+
+    `where` names file and record for complaints.
+    """
 
     key: int | str
     text: str
     answers: tuple[str, ...]
     kind: str
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -33,46 +38,79 @@ class AskedImage:
     path: Path
     questions: tuple[Question, ...]
 
+    @property
+    def where(self) -> str:
+        """File and record of its first question, for complaints."""
+        return self.questions[0].where or str(self.path)
 
-def read_vqa(questions: Path, annotations: Path, images: Path) -> list[AskedImage]:
+
+_Key = int | str
+_Answers = tuple[tuple[str, ...], str]  # what people answered, and of which kind that is
+
+
+def read_vqa(questions: Path, annotations: Path, images: Path, complain: Complain = refuse) -> list[AskedImage]:
     """The images that are asked about, in the order of their first question; no image is opened.
 
     An integer `image_id` is COCO's number, so the image is `COCO_<data_subtype>_<twelve digits>.jpg`; a text is the
-    name of the file. Answers to questions that are not asked are left out.
+    name of the file. Answers to questions that are not asked are left out, and so is an image with a bad record.
 
     Raises:
-        InputError: a file cannot be read, an entry of it is unusable, a question has not ten answers, or there is none.
+        InputError: a file cannot be read, or there is no question; or, as `complain` decides, an entry is unusable, an
+            id is repeated, or a question has not ten answers.
     """
     asked = Entry(read_json(questions), f"The questions file {questions}")
-    answered = _answers(annotations)
-    found: dict[str, list[Question]] = defaultdict(list)
-    keys: set[int | str] = set()
-    for entry in asked.entries("questions"):
-        key = entry.key("question_id")
-        if key in keys:
-            raise InputError(f"{entry.where} repeats the question_id {shown(key)} of an earlier question.")
-        keys.add(key)
-        answers, kind = entry.target("question_id", answered, f"annotation in {annotations}")
-        found[_image(entry, asked)].append(Question(key, entry.text("question"), answers, kind))
-    if not found:
+    if not asked.values("questions"):
         raise InputError(f"The questions file {questions} holds no question.")
-    return [AskedImage(name, images / name, tuple(own)) for name, own in found.items()]
+    answered = _answered(annotations, complain)
+    found: dict[str, list[Question]] = defaultdict(list)
+    known: dict[_Key, str] = {}
+    spoilt: set[str] = set()
+    for entry in asked.entries("questions", complain):
+        name = None
+        try:
+            name = _image(entry, asked)
+            key = entry.key("question_id")
+            if key in known:
+                spoilt.add(known[key])
+                raise InputError(f"{entry.where} repeats the question_id {shown(key)} of an earlier question.")
+            known[key] = name
+            given = entry.target("question_id", answered, f"annotation in {annotations}")
+            if given is None:  # which has been complained of
+                spoilt.add(name)
+            else:
+                found[name].append(Question(key, entry.text("question"), *given, entry.where))
+        except InputError as error:
+            complain(error)
+            if name is not None:
+                spoilt.add(name)
+    return [AskedImage(name, images / name, tuple(own)) for name, own in found.items() if name not in spoilt]
 
 
-def _answers(annotations: Path) -> dict[int | str, tuple[tuple[str, ...], str]]:
-    """The answers to each question and their kind."""
-    index: dict[int | str, tuple[tuple[str, ...], str]] = {}
-    for entry in Entry(read_json(annotations), f"The annotation file {annotations}").entries("annotations"):
-        key, answers = entry.key("question_id"), tuple(_text(answer) for answer in entry.entries("answers"))
-        if len(answers) != ANSWERS:
-            raise InputError(
-                f"{entry.where} has {len(answers)} answers, but the accuracy of VQA is one of {ANSWERS}: "
-                "write each as often as it counts."
-            )
-        if key in index:
-            raise InputError(f"{entry.where} repeats the question_id {shown(key)} of an earlier annotation.")
-        index[key] = answers, entry.text("answer_type")
+def _answered(annotations: Path, complain: Complain) -> dict[_Key, _Answers | None]:
+    """The answers to each question and their kind; None for those that are unusable, of which `complain` is told."""
+    index: dict[_Key, _Answers | None] = {}
+    for entry in Entry(read_json(annotations), f"The annotation file {annotations}").entries("annotations", complain):
+        key = None
+        try:
+            key = entry.key("question_id")
+            if key in index:
+                raise InputError(f"{entry.where} repeats the question_id {shown(key)} of an earlier annotation.")
+            index[key] = _answers(entry)
+        except InputError as error:
+            complain(error)
+            if key is not None:
+                index[key] = None
     return index
+
+
+def _answers(entry: Entry) -> _Answers:
+    answers = tuple(_text(answer) for answer in entry.entries("answers"))
+    if len(answers) != ANSWERS:
+        raise InputError(
+            f"{entry.where} has {len(answers)} answers, but the accuracy of VQA is one of {ANSWERS}: "
+            "write each as often as it counts."
+        )
+    return answers, entry.text("answer_type")
 
 
 def _text(entry: Entry) -> str:

@@ -2,10 +2,11 @@
 
 Notable choices:
 - one box an answer, the first, and the truth is never looked at: the best of several readings is no answer of a model
-- what a form says by itself is believed: location tokens and markers have a unit of their own, and four numbers of at
-  most 1 are fractions. Whether other numbers are pixels or thousandths no text tells: that is a `Convention`, the same
-  for all answers of a model, stated by the caller or settled by the rule of `settle`
-- nothing is mended: corners out of order, or a box of which nothing is inside the picture, are no box
+- what a form says by itself is believed: location tokens and markers have a unit of their own, percents a sign, and
+  four numbers of at most 1 are fractions. Whether other numbers are pixels or thousandths no text tells: that is a
+  `Convention`, the same for all answers of a model, stated by the caller or settled by the rule of `settle`
+- nothing is mended: corners out of order, a box of which nothing is inside the picture, or a number of percents beside
+  one of pixels, are no box
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wherein.evaluation.forms import MOST, PIXELS, THOUSANDTHS, Convention, Written, written
+from wherein.boxforms import MOST, PIXELS, THOUSANDTHS, Convention, Written, written
 
 VERDICTS = ("box", "chatty", "echo", "empty", "unparsable")
 """What an answer can be: a box; text without one; the prompt again; nothing; numbers or brackets that are no box."""
 _RUN = 3  # consecutive words of the prompt that are an echo, and no chance
+_LINKS = "and|or|to|by|x|from|at|of|in|on|px|pixels?|percent|per"
+# A number that counts nothing, as in "at 120 and 30": no "2 cats", no "2D", and no "1. A cat", which numbers a list.
+_PLACE = re.compile(rf"\d++(?:\.\d++)?+(?! ?-?(?!(?:{_LINKS})\b)[^\W\d_])(?![.)] [^\W\d_])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,27 +67,21 @@ def settle(answers: Sequence[tuple[Written, int, int]]) -> tuple[Convention, str
     return PIXELS, f"rule: as pixels, {len(bare) - outside} of {len(bare)} boxes lie in the picture"
 
 
-def native(description: str) -> Convention | None:
-    """The convention in a family's description of the boxes it was trained to write (`HFVLM.native`), if it has one:
-    "in 0..1000", "in 0..1023, y first", "in pixels of the resized image"."""
-    unit = re.search(r"in 0\.\.(\d+)", description)
-    if unit is not None:
-        return Convention(int(unit[1]), "y first" in description)
-    return PIXELS if "in pixels" in description else None
-
-
 def verdict(text: str, prompt: str, boxed: bool) -> str:
     """Which of `VERDICTS` an answer to `prompt` is; `boxed`: a box could be read.
 
     An echo holds the whole prompt, or is nothing but three or more consecutive words of it. Unparsable is what holds a
-    square, curly or angle bracket, or at least two numbers.
+    square, curly or angle bracket, or at least two numbers that count nothing.
+
+    >>> [verdict(text, "Localise the cat.", False) for text in ("2 cats and 3 dogs", "at 120 and 30")]
+    ['chatty', 'unparsable']
     """
     if boxed:
         return "box"
     said, asked = _words(text), _words(prompt)
     if asked in said or (len(said.split()) >= _RUN and said in asked):
         return "echo"
-    if re.search(r"[][{}<>]|\d[^\d.]+\d", text[:MOST]):
+    if re.search(r"[][{}<>]", text[:MOST]) or len(_PLACE.findall(" ".join(text[:MOST].split()))) >= 2:
         return "unparsable"
     return "chatty" if said.strip() else "empty"
 

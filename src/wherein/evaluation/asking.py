@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wherein.evaluation.answers import native
-from wherein.evaluation.forms import Convention
+from wherein.boxforms import Convention, native
 from wherein.evaluation.transcript import Reply
 from wherein.geometry import Frame
 from wherein.phrases import head

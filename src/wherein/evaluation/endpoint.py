@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wherein.boxforms import Convention
 from wherein.evaluation.connection import Connection
-from wherein.evaluation.forms import Convention
 from wherein.evaluation.transcript import Reply
 from wherein.geometry import Frame
 

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wherein import images
+from wherein.boxforms import Convention, written
 from wherein.data import Complain, Sample, refuse
 from wherein.errors import InputError
 from wherein.evaluation.answers import VERDICTS, Reading, read, settle, verdict
 from wherein.evaluation.asking import Asker, question
-from wherein.evaluation.forms import Convention, written
 from wherein.evaluation.protocols import run
 from wherein.evaluation.records import Journal, Outcome
 from wherein.evaluation.report import BASELINE, summarise

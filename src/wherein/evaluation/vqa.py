@@ -3,7 +3,8 @@
 Notable choices:
 - a model is asked in the words of OpenFlamingo's evaluation, zero-shot: two demonstrations in text, then the question;
   a prefix begins with the image, so they stand behind it here, and they are ours, for want of a training split
-- five new tokens, greedily (there: three beams); what the model goes on with after its answer is cut off
+- five new tokens, greedily (there: three beams); what the model goes on with after its answer is cut off as there, so
+  of "red, white and blue" the red is left; the accuracy is that of VQA's own evaluator
 - that the model is its untouched self with the insert switched off is looked at for every image, bit for bit
 """
 
@@ -19,7 +20,9 @@ import numpy as np
 import torch
 
 from wherein import images
+from wherein.data import Complain, refuse
 from wherein.data.vqa import AskedImage, Question
+from wherein.errors import ImageError
 from wherein.evaluation import bootstrap
 from wherein.evaluation.records import Journal
 from wherein.evaluation.soft_accuracy import soft_accuracy
@@ -35,7 +38,7 @@ MAX_TOKENS = 5
 SHOWN = "".join(QUESTION.format(question=question) + f"{answer}\n" for question, answer in DEMONSTRATIONS)
 PROMPT = SHOWN + QUESTION
 """What follows the image; `{question}` stands for the question."""
-_END = re.compile(r"\n|Question|Answer|Short")  # where an answer ends and another turn begins
+_END = re.compile(r"\n|, |Question|Answer|Short")  # where an answer ends and another turn begins
 SWITCHES = ("off", "on")
 
 
@@ -76,19 +79,29 @@ class Transcript(Journal):
 
 
 def run(
-    asked: Sequence[AskedImage], vlm: FrozenVLM, bind: Callable[[], Inserted], transcript: Transcript
+    asked: Sequence[AskedImage],
+    vlm: FrozenVLM,
+    bind: Callable[[], Inserted],
+    transcript: Transcript,
+    complain: Complain = refuse,
 ) -> Iterator[Answered]:
     """Ask every question with the insert off and on; yields image by image. What the transcript holds is not asked.
 
-    `bind` makes the method; it is called when the untouched model has been looked at once.
+    `bind` makes the method; it is called when the untouched model has been looked at once. An image that cannot be read
+    is left out.
 
     Raises:
-        InputError: an image cannot be read; also whatever `bind` raises.
+        InputError: as `complain` decides, an image is left out; also whatever `bind` raises.
     """
     method: Inserted | None = None
     for image in asked:
         if image.name not in transcript.answered:
-            pixels, frames = vlm.prepare([images.load(image.path)])
+            try:
+                loaded = images.load(image.path)
+            except ImageError as error:
+                complain(ImageError(f"{image.where}: {error}"))
+                continue
+            pixels, frames = vlm.prepare([loaded])
             base = _behind(vlm, pixels, frames)
             method = method or bind()
             on = _under(method, pixels, frames, image.questions)
@@ -153,10 +166,10 @@ def summarise(
 
 
 def cut(text: str) -> str:
-    """The answer in what a model wrote: up to a line break, or to words that begin another turn.
+    """The answer in what a model wrote: up to a line break, a comma, or words that begin another turn.
 
-    >>> cut("2 Question:How many")
-    '2'
+    >>> cut("2 Question:How many"), cut("yes, it is"), cut("1,000")
+    ('2', 'yes', '1,000')
     """
     return _END.split(text, maxsplit=1)[0].strip()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wherein.evaluation.forms import CONVENTIONS, PIXELS, THOUSANDTHS, Convention, written
+from wherein.boxforms import CONVENTIONS, PIXELS, THOUSANDTHS, Convention, written
 
 # What a model wrote about a picture of 1000 x 500 pixels, the convention of its bare numbers, form, box in pixels.
 KNOWN = {
@@ -57,6 +59,31 @@ KNOWN = {
     " 100, 50, 300, 200 ": (PIXELS, "numbers", [100, 50, 300, 200]),
     "100 50 300 200.": (PIXELS, "numbers", [100, 50, 300, 200]),
     "[900, 50, 1300, 200]": (PIXELS, "list", [900, 50, 1000, 200]),  # cut to the picture
+    "x: 10%, y: 10%, width: 20%, height: 30%": (PIXELS, "named", [100, 50, 300, 200]),
+    "x_min=10 %, y_min=10 %, x_max=30 %, y_max=40 %": (THOUSANDTHS, "named", [100, 50, 300, 200]),
+    "[10%, 10%, 30%, 40%]": (THOUSANDTHS, "list", [100, 50, 300, 200]),
+    '["10%", "10%", "30%", "40%"]': (PIXELS, "list", [100, 50, 300, 200]),
+    "[10, 10, 30, 40]%": (PIXELS, "list", [100, 50, 300, 200]),
+    "[0.5%, 0.5%, 1%, 1%]": (PIXELS, "list", [5, 2.5, 10, 5]),  # no fractions
+    "[10%, 10%, 40%, 30%]": (CONVENTIONS["0-1000-y-first"], "list", [100, 50, 300, 200]),
+    "from (10%, 10%) to (30%, 40%)": (PIXELS, "corners", [100, 50, 300, 200]),
+    "<box>10% 10% 30% 40%</box>": (PIXELS, "marked", [100, 50, 300, 200]),
+    "10 percent, 10 percent, 30 per cent, 40 per cent": (PIXELS, "numbers", [100, 50, 300, 200]),
+    "[10%, 10%, 300, 200]": (PIXELS, None, None),  # nothing says what a mixture means
+    "The box is 100, 50, 300, 200.": (PIXELS, "numbers", [100, 50, 300, 200]),
+    "100, 50, 300 and 200": (PIXELS, "numbers", [100, 50, 300, 200]),
+    "bbox: 100 50 300 200": (PIXELS, "numbers", [100, 50, 300, 200]),
+    "100, 50, 300, 200, 400": (PIXELS, None, None),
+    "[100, 50, 300, 200": (PIXELS, None, None),  # cut off, maybe in the midst of a number
+    "[100 50 300 200]": (PIXELS, "list", [100, 50, 300, 200]),
+    "<box>0.1 0.1 0.3 0.4</box>": (PIXELS, "marked", [100, 50, 300, 200]),
+    "top-left (100, 50), bottom-right (300, 200)": (PIXELS, "corners", [100, 50, 300, 200]),
+    "Upper left: 100, 50; lower right: 300, 200.": (PIXELS, "corners", [100, 50, 300, 200]),
+    '{"top_left": [100, 50], "bottom_right": [300, 200]}': (PIXELS, "corners", [100, 50, 300, 200]),
+    "A cat at (100, 50), and a dog on its right at (300, 200).": (PIXELS, None, None),  # two points
+    "x_min is 100, y_min is 50, x_max is 300, y_max is 200": (PIXELS, "named", [100, 50, 300, 200]),
+    "[0,0,0,0] then [100,50,300,200]": (PIXELS, "list", [100, 50, 300, 200]),
+    "x1: 0, y1: 0, x2: 0, y2: 0; no, x1: 100, y1: 50, x2: 300, y2: 200": (PIXELS, "named", [100, 50, 300, 200]),
     "[x_min, y_min, x_max, y_max]": (PIXELS, None, None),
     "2 cats, 1 dog, 4 mice and 3 birds": (PIXELS, None, None),
     "[100, 50, 300": (PIXELS, None, None),
@@ -109,7 +136,15 @@ def test_what_is_written_by_a_convention_is_read_by_it(
     np.testing.assert_allclose(box, np.array(shares) * [width, height, width, height], atol=1e-9)
 
 
-@given(st.text(st.sampled_from("[](){}<>,.:=-\"' 0123456789xyminbox_loc|patch\n"), max_size=200))
+@pytest.mark.parametrize("piece", ["9", "1 ", "1,2 ", "[1 ", "(1, 2)", "<box>1 ] ", "1, 2 lower ", "x is 1%"])
+def test_a_long_text_is_read_at_once(piece: str) -> None:
+    """It takes a tenth of a second; an expression that goes back and forth takes half a minute."""
+    start = time.perf_counter()
+    written(piece * 20_000)
+    assert time.perf_counter() - start < 5
+
+
+@given(st.text(st.sampled_from("[](){}<>,.:=-%\"' 0123456789xyminbox_loc|patch\n"), max_size=200))
 def test_any_text_is_read_without_an_error(text: str) -> None:
     found = written(text)
     if found is not None:
