@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wherein.grounding import Grounding
+from wherein.methods import adapter
+from wherein.methods.heads import HeadsConfig
 
 Answer = Callable[[NDArray[np.uint8], str], list[list[float]]]
 Masking = Callable[[NDArray[np.uint8], str], "NDArray[np.bool_] | None"]
@@ -107,3 +109,12 @@ def dataset(tmp_path: Path) -> Path:
     (tmp_path / "annotations.json").write_text(json.dumps(coco))
     (tmp_path / "pairs.json").write_text(json.dumps(pairs))
     return tmp_path
+
+
+@pytest.fixture
+def save_heads_for(tmp_path: Path) -> Callable[..., Path]:
+    def save(vlm: Any) -> Path:
+        config = HeadsConfig(heads=((0, 1), (1, 2)))
+        return adapter.save_file_only(tmp_path / "heads.json", "heads", vlm, config.to_dict(), {})
+
+    return save

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 import wherein
 from wherein.cli import eval as command
 from wherein.errors import AdapterError, InputError
+from wherein.methods.base import REGISTRY
 
 from .conftest import FakeMethod, no_dogs, whole
 
@@ -83,7 +85,7 @@ def test_files(dataset: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     results = json.loads(out.read_text())
     assert (results["images"], results["n"], results["seed"]) == (1, 3, 7)
-    assert [path.name for path in sheets.iterdir()] == ["whole.png"]
+    assert sorted(path.name for path in sheets.iterdir()) == ["centre.png", "whole.png"]
     assert (tmp_path / "out.records.jsonl").is_file()
 
 
@@ -157,7 +159,7 @@ def test_many_bad_records_are_counted(dataset: Path, tmp_path: Path) -> None:
 
 def test_the_same_method_by_two_names_runs_once(dataset: Path, created: dict[str, FakeMethod]) -> None:
     done = invoke(dataset, "--method", "auto", "--method", "whole", "--method", "whole", "--json", "-")
-    assert list(json.loads(done.stdout)["methods"]) == ["whole"]
+    assert list(json.loads(done.stdout)["methods"]) == ["whole", "centre"]
     assert len(created["whole"].asked) == 2
 
 
@@ -172,6 +174,33 @@ def test_an_interrupted_command_continues(dataset: Path, tmp_path: Path, created
     assert done.exit_code == 0 and "Continuing the records" in done.stderr
     assert len(created["whole"].asked) == 1  # about the second image
     assert json.loads(out.read_text())["images"] == 2
+
+
+def test_the_constant_box_is_in_every_table(dataset: Path) -> None:
+    results = json.loads(invoke(dataset, "--json", "-").stdout)
+    assert list(results["methods"]) == ["whole", "centre"] and set(results["paired"]) == {"whole - centre"}
+    named = json.loads(invoke(dataset, "--method", "centre", "--method", "whole", "--json", "-").stdout)
+    assert list(named["methods"]) == ["centre", "whole"]  # where the user put it
+
+
+def test_answers_of_other_code_are_not_continued(
+    dataset: Path, tmp_path: Path, created: dict[str, FakeMethod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.json"
+    fails = FakeMethod("whole", lambda image, phrase: whole(image, phrase) if len(fails.asked) < 2 else 1 / 0)  # type: ignore[return-value]
+    created["whole"] = fails
+    invoke(dataset, "--json", str(out))
+    monkeypatch.setattr("wherein.evaluation.records.code", lambda: "other")
+    created["whole"] = FakeMethod("whole", whole)
+    done = invoke(dataset, "--json", str(out))
+    assert "have other settings" in done.stderr and len(created["whole"].asked) == 2
+
+
+def test_the_help_names_every_method() -> None:
+    import typer.main
+
+    (option,) = (one for one in typer.main.get_command(app()).params if one.name == "method")
+    assert set(REGISTRY) <= set(re.findall(r"\w+", option.help))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wherein import calibration, geometry
-from wherein.evaluation import bootstrap, detection, metrics, soft_accuracy, vqa
+from wherein.evaluation import answers, bootstrap, detection, metrics, soft_accuracy, vqa
 
 IOUS = st.lists(st.floats(0, 1), min_size=1, max_size=30).map(np.array)
 SIDE = st.integers(0, 40)
 BOXES = st.lists(st.tuples(SIDE, SIDE, st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=8)
 
 
-@pytest.mark.parametrize("module", [bootstrap, calibration, detection, metrics, soft_accuracy, vqa])
+@pytest.mark.parametrize("module", [answers, bootstrap, calibration, detection, metrics, soft_accuracy, vqa])
 def test_the_examples_in_the_docstrings(module: Any) -> None:
     failed, attempted = doctest.testmod(module)
     assert attempted > 0 and failed == 0

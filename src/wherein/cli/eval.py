@@ -2,6 +2,7 @@
 
 Notable choices:
 - whatever can be wrong without the model is found before the model is loaded
+- the constant box `centre` is in every table: without it no figure says whether a method finds anything
 - with `--json out.json` every answer goes to out.records.jsonl at once: the same command continues after a crash
 - a bad record costs its image, not the run: the figures are of all other images, and the exit status is 2 at the end,
   as that of `locate` after an image that could not be read. The records are then not closed, so that the same command
@@ -14,7 +15,6 @@ import hashlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +28,7 @@ from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Segmenter, Si
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
-    from wherein.data import Complain, Sample
+    from wherein.data import Complain, Dataset, Sample
     from wherein.evaluation import Journal, Outcome
     from wherein.evaluation.protocols import Grounder
     from wherein.methods import Method
@@ -74,7 +74,11 @@ def evaluate(
     protocol: Protocol = "auto",
     method: Annotated[
         list[str],
-        typer.Option(help="pin, heads, cam, pixel, text, centre or auto; may be repeated.", show_default="auto"),
+        typer.Option(
+            help="pin, heads, cam, pixel, text, centre, auto, or a baseline of PIN's paper: coop, vpt, vpt_encoder, "
+            "lora, in_context, random; may be repeated. centre is always added.",
+            show_default="auto",
+        ),
     ] = ["auto"],  # noqa: B006 - typer only reads it
     model: Model = "default",
     adapter: Adapter = None,
@@ -94,6 +98,7 @@ def evaluate(
 ) -> None:
     """Measure how well each METHOD finds the labelled objects: mean IoU with interval, precision, invalid answers."""
     from wherein import methods
+    from wherein.evaluation.report import BASELINE
     from wherein.segment import Refined
     from wherein.segment import Segmenter as Sam
     from wherein.vlm import load_vlm
@@ -108,7 +113,9 @@ def evaluate(
     if segmenter is not None:
         sam = Sam(segmenter, device)
         refined = [Refined(one, sam) for one in asked]
-    run.report(vlm, [*asked, *refined], {"adapter": adapter and fingerprint(adapter), "segmenter": segmenter})
+    constant = [] if any(one.name == BASELINE for one in asked) else [methods.create(BASELINE, vlm)]
+    settings = {"adapter": adapter and fingerprint(adapter), "segmenter": segmenter}
+    run.report(vlm, [*asked, *refined, *constant], settings)
 
 
 class Run:
@@ -129,7 +136,7 @@ class Run:
     ) -> None:
         """The arguments are the options of `wherein eval`. Raises InputError where one of them is unusable."""
         from wherein.data import Complaints, open_dataset
-        from wherein.evaluation import protocol_for, published, select
+        from wherein.evaluation import protocol_for, select
 
         self.complaints, self.skip_bad = Complaints(lambda line: typer.echo(line, err=True)), skip_bad
         self.path = None if output in (None, STDOUT) else Path(str(output))
@@ -138,10 +145,7 @@ class Run:
         self.dataset = open_dataset(data, images, format, split)
         self.protocol = protocol_for(self.dataset, protocol)
         self.samples = select(self.protocol, self.dataset, limit=limit, complain=self.complaints)
-        self.expected = published(self.dataset, self.protocol) if limit is None else None
-        if self.expected is not None:
-            found = f"{self.dataset.name}: {len(self.samples):,} images with one to three objects"
-            typer.echo(f"{found}; the paper of PIN has {self.expected:,}.", err=True)
+        self.expected = expected_images(self.dataset, self.protocol, len(self.samples)) if limit is None else None
 
     def report(self, vlm: FrozenVLM, methods: Sequence[Grounder], settings: Mapping[str, Any]) -> None:
         """Ask the methods, print the table, write what is to be written.
@@ -154,16 +158,17 @@ class Run:
         from rich.console import Console
 
         from wherein.evaluation import Journal, askable, to_table
+        from wherein.evaluation.records import folders, origin
 
         samples = askable(self.samples, vlm.check_phrase, self.complaints)
         made_by = {
-            "wherein": version("wherein"),
+            **origin(vlm),
             "protocol": self.protocol,
             "format": self.dataset.format,
             "split": self.dataset.split,
             "data": self.dataset.digest(),
+            "images": folders(samples),
             "methods": [one.name for one in methods],
-            "model": [vlm.name, vlm.fingerprint, str(vlm.dtype)],
             **settings,
         }
         with Journal(self.path and self.path.with_suffix(".records.jsonl"), made_by) as journal:
@@ -202,6 +207,17 @@ class Run:
             save_gallery(outcomes, {sample.name: sample.path for sample in self.samples}, self.gallery)
             save_reliability(outcomes, kinds, self.gallery)
         return results
+
+
+def expected_images(dataset: Dataset, protocol: str, found: int) -> int | None:
+    """How many images PIN's paper has of a data set, told beside the number that was found; None of any other set."""
+    from wherein.evaluation import published
+
+    expected = published(dataset, protocol)
+    if expected is not None:
+        counted = f"{dataset.name}: {found:,} images with one to three objects"
+        typer.echo(f"{counted}; the paper of PIN has {expected:,}.", err=True)
+    return expected
 
 
 def _check_outputs(path: Path | None, gallery: Path | None) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wherein import pictures
-from wherein.cli.eval import LEFT_OUT, Format, Limit, Protocol, SkipBad, Split
+from wherein.cli.eval import LEFT_OUT, Format, Limit, Protocol, SkipBad, expected_images
 from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
+    from wherein.data import Complain
     from wherein.evaluation.parts import Table
     from wherein.evaluation.reproduction import Chosen
     from wherein.vlm.base import FrozenVLM
@@ -30,6 +31,24 @@ Sets = Annotated[
     list[Path], typer.Option("--data", metavar="PATH", help="A data set: its folder, or its file; may be repeated.")
 ]
 More = Annotated[list[Path] | None, typer.Argument(metavar="[DATA]...", help="Further data sets.", show_default=False)]
+Folders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        help='The folder of the images: one for all data sets, or one for each in their order, "" for its usual one.',
+        show_default=False,
+    ),
+]
+Splits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help='The part of the data: one for all data sets, or one for each in their order, "" for one without parts.',
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of the bootstrap, and of the rows that draw at random.")]
 Out = Annotated[
     Path, typer.Option(metavar="DIR", help="Keeps the answers and the table (JSON, CSV, Markdown, picture).")
@@ -55,7 +74,8 @@ def pin(
     baseline: Baseline = "centre",
     format: Format = "auto",
     protocol: Protocol = "auto",
-    split: Split = None,
+    images: Folders = None,
+    split: Splits = None,
     skip_bad: SkipBad = False,
     limit: Limit = None,
     seed: Seed = 0,
@@ -67,14 +87,16 @@ def pin(
 ) -> None:
     """Run PIN's table 1, 2 or 3 on labelled images. What an earlier call with the same settings answered is kept."""
     from wherein.evaluation.parts import PIN_ROWS, pin_table
+    from wherein.evaluation.reproduction import check_baseline
     from wherein.vlm import load_vlm
 
     if table not in PIN_ROWS:
         raise InputError(f"There is no table {table} of PIN: choose {', '.join(map(str, PIN_ROWS))}.")
-    _check_baseline(baseline, PIN_ROWS[table])
+    check_baseline(baseline, PIN_ROWS[table])
     if adapters is not None and not adapters.is_dir():
         raise InputError(f"{adapters} is not a folder: expected one that holds an adapter for each trained row.")
-    work = Work([*data, *(more or [])], out / f"pin-{table}", baseline, format, protocol, split, limit, seed, skip_bad)
+    choice = Choice([*data, *(more or [])], images, split, format, protocol, limit)
+    work = Work(choice, out / f"pin-{table}", baseline, seed, skip_bad)
     vlm = load_vlm(model, device, dtype, bits, size)
     work.run(vlm, pin_table(table, vlm, adapters, seed))
 
@@ -89,7 +111,8 @@ def heads(
     baseline: Baseline = "centre",
     format: Format = "auto",
     protocol: Protocol = "auto",
-    split: Split = None,
+    images: Folders = None,
+    split: Splits = None,
     skip_bad: SkipBad = False,
     limit: Limit = None,
     seed: Seed = 0,
@@ -103,38 +126,52 @@ def heads(
     from wherein.evaluation.ablations import TABLES
     from wherein.evaluation.papers import HEADS
     from wherein.evaluation.parts import heads_table
+    from wherein.evaluation.reproduction import check_baseline
     from wherein.vlm import load_vlm
 
     if table not in TABLES:
         raise InputError(f"There is no table {table!r} of the heads: choose {', '.join(TABLES)}.")
     if HEADS[table]:
-        _check_baseline(baseline, ("centre", *HEADS[table]))
-    work = Work(
-        [*data, *(more or [])], out / f"heads-{table}", baseline, format, protocol, split, limit, seed, skip_bad
-    )
+        check_baseline(baseline, ("centre", *HEADS[table]))
+    choice = Choice([*data, *(more or [])], images, split, format, protocol, limit)
+    work = Work(choice, out / f"heads-{table}", baseline, seed, skip_bad)
     vlm = load_vlm(model, device, dtype, bits, size)
     work.run(vlm, heads_table(table, vlm, adapter))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The data sets, as the options of the verb name them, and what is asked of them."""
+
+    data: Sequence[Path]
+    images: Sequence[str] | None
+    split: Sequence[str] | None
+    format: str
+    protocol: str
+    limit: int | None
+
+    def open(self, complain: Complain) -> Iterator[Chosen]:
+        """Each data set once, with the images that are asked about. Raises InputError where one is unusable."""
+        from wherein.data import open_dataset
+        from wherein.evaluation import protocol_for, select
+        from wherein.evaluation.reproduction import Chosen
+
+        folders = _each("images", self.images, len(self.data))
+        splits = _each("split", self.split, len(self.data))
+        for path, folder, split in dict.fromkeys(zip(self.data, folders, splits, strict=True)):
+            dataset = open_dataset(path, None if folder is None else Path(folder), self.format, split)
+            name = protocol_for(dataset, self.protocol)
+            samples = select(name, dataset, limit=self.limit, complain=complain)
+            expected = expected_images(dataset, name, len(samples)) if self.limit is None else None
+            yield Chosen(dataset, name, samples, expected)
 
 
 class Work:
     """A table to be run on some data sets, checked before a model is loaded."""
 
-    def __init__(
-        self,
-        data: Sequence[Path],
-        folder: Path,
-        baseline: str,
-        format: str,
-        protocol: str,
-        split: str | None,
-        limit: int | None,
-        seed: int,
-        skip_bad: bool,
-    ) -> None:
+    def __init__(self, choice: Choice, folder: Path, baseline: str, seed: int, skip_bad: bool) -> None:
         """The arguments are the options of the verb. Raises InputError where one of them is unusable."""
-        from wherein.data import Complaints, open_dataset
-        from wherein.evaluation import protocol_for, select
-        from wherein.evaluation.reproduction import Chosen
+        from wherein.data import Complaints
 
         self.complaints, self.skip_bad = Complaints(lambda line: typer.echo(line, err=True)), skip_bad
         self.folder, self.baseline, self.seed = folder, baseline, seed
@@ -145,24 +182,19 @@ class Work:
         pictures.check_folder(folder)
         if find_spec("matplotlib") is None:
             raise InputError("The table's picture needs matplotlib: run pip install wherein[eval].")
-        self.chosen: list[Chosen] = []
-        for path in dict.fromkeys(data):
-            dataset = open_dataset(path, None, format, split)
-            name = protocol_for(dataset, protocol)
-            samples = select(name, dataset, limit=limit, complain=self.complaints)
-            self.chosen.append(Chosen(dataset, name, samples))
+        self.chosen = list(choice.open(self.complaints))
 
     def run(self, vlm: FrozenVLM, table: Table) -> None:
-        """Run the table, print it, write it; InputError at the end if there were bad records."""
+        """Run the table, write it after each data set, print it; InputError at the end if there were bad records."""
         from rich.console import Console
         from rich.markdown import Markdown
 
         from wherein.evaluation import askable, page
+        from wherein.evaluation.records import origin
         from wherein.evaluation.reproduction import reproduce
 
         began = time.time()
-        settings = {"wherein": version("wherein"), "model": [vlm.name, vlm.fingerprint, str(vlm.dtype)]}
-        found = []
+        found: list[dict[str, Any]] = []
         for chosen in self.chosen:
             place = self.folder / chosen.dataset.digest()[:12]
             place.mkdir(exist_ok=True)
@@ -172,33 +204,42 @@ class Work:
                     table,
                     replace(chosen, samples=samples),
                     place,
-                    settings,
+                    origin(vlm),
                     baseline=self.baseline,
                     seed=self.seed,
                     complain=self.complaints,
                     track=_track,
                 )
             )
-        results = {
-            "schema": 1,
-            "title": table.title,
-            "model": vlm.name,
-            "figures": table.figures,
-            "baseline": self.baseline,
-            "data": found,
-            "complaints": self.complaints.sentences,
-            "made": _made(vlm, self.seed, time.time() - began),
-        }
-        paths = page.write(results, self.folder)
+            results = {
+                "schema": 2,
+                "title": table.title,
+                "model": vlm.name,
+                "figures": table.figures,
+                "baseline": self.baseline,
+                "data": found,
+                "complaints": self.complaints.sentences,
+                "made": _made(vlm, found, self.seed, time.time() - began),
+            }
+            paths = page.write(results, self.folder)  # what goes wrong with a later set costs this one nothing
         Console(highlight=False).print(Markdown(page.to_markdown(results)))
         typer.echo(f"{', '.join(path.name for path in paths)} in {self.folder}")
         self.complaints.judge(self.skip_bad, LEFT_OUT)
 
 
-def _check_baseline(name: str, rows: Sequence[str]) -> None:
-    """Raise InputError unless there is such a row."""
-    if name not in rows:
-        raise InputError(f"There is no row {name!r} to compare with: choose {', '.join(rows)}.")
+def _each(option: str, given: Sequence[str] | None, count: int) -> list[str | None]:
+    """What each of `count` data sets gets of an option that is given once for all of them, or once for each.
+
+    Raises:
+        InputError: it is given another number of times.
+    """
+    values = [value or None for value in given or [""]]
+    if len(values) not in (1, count):
+        raise InputError(
+            f"--{option} was given {len(values)} times, but the number of data sets is {count}: give it once for all "
+            'of them, or once for each in their order, "" for one that needs none.'
+        )
+    return values * (count // len(values))
 
 
 def _track(items: Any, name: str, count: int) -> Any:
@@ -208,19 +249,30 @@ def _track(items: Any, name: str, count: int) -> Any:
     return track(items, name, count, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
-def _made(vlm: FrozenVLM, seed: int, seconds: float) -> Mapping[str, Any]:
+def _made(vlm: FrozenVLM, found: Sequence[Mapping[str, Any]], seed: int, seconds: float) -> Mapping[str, Any]:
     """How a table was made: what somebody else needs to make it again."""
     import torch
 
+    from wherein.evaluation.records import code
+
+    prompts = dict.fromkeys(row["prompt"] for each in found for row in each["rows"].values() if row["prompt"])
     cuda = vlm.device.type == "cuda"
     return {
         "command": shlex.join(["wherein", *sys.argv[1:]]),
         "seed": seed,
-        "prompt": vlm.shared_prompt + vlm.locate_prompt,
+        "prompt": " / ".join(prompts),
         "boxes written as": vlm.codec,
         "model fingerprint": vlm.fingerprint,
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "hardware": torch.cuda.get_device_name(vlm.device) if cuda else f"CPU, {torch.get_num_threads()} threads",
         "minutes of this call": round(seconds / 60, 1),
-        **{name: version(name) for name in ("wherein", "torch", "transformers", "numpy")},
+        "code": code(),
+        **{name: _version(name) for name in ("wherein", "torch", "transformers", "numpy", "peft")},
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

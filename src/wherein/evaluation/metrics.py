@@ -30,15 +30,18 @@ def mean(values: NDArray[np.float64]) -> float | None:
     return float(np.mean(values)) if len(values) else None
 
 
-def precision(iou: NDArray[np.float64], threshold: float) -> float | None:
-    """Share of float64[N] IoUs that reach the threshold (>=, not >); None when there are none.
+def precision(iou: NDArray[np.float64], threshold: float, strict: bool = False) -> float | None:
+    """Share of float64[N] IoUs that reach the threshold (>=), or with `strict` exceed it; None when there are none.
 
-    With one box a phrase it is what the papers call P@0.3 (PIN) and Acc@0.5 (referring expressions).
+    With one box a phrase it is what the papers call P@0.3 (PIN) and Acc@0.5 (referring expressions); `strict`, as
+    PixelLLM's P@0.5 is.
 
     >>> precision(np.array([0.2, 0.5, 0.9]), 0.5)  # 0.5 itself counts
     0.6666666666666666
+    >>> precision(np.array([0.5, 0.51]), 0.5, strict=True)
+    0.5
     """
-    return mean((iou >= threshold).astype(np.float64))
+    return mean((iou > threshold if strict else iou >= threshold).astype(np.float64))
 
 
 def mask_iou(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,33 +14,47 @@ from wherein.errors import AdapterError, InputError
 from wherein.evaluation import ablations, papers
 from wherein.evaluation.protocols import Grounder
 from wherein.methods.base import REGISTRY
-from wherein.methods.heads.method import known
+from wherein.methods.heads.method import Heads, known
 from wherein.methods.in_context import DRAWN, InContext, Random, composites
 from wherein.methods.insert import Inserted, built_in
+from wherein.methods.text import Text
 from wherein.vlm.base import FrozenVLM
 
 RUNS = 10  # of every row that draws at random, as in PIN's paper
+BUILT_IN = "built in"
 
 
 @dataclass(frozen=True)
 class Part:
     """Rows that are run together: their names, and who answers in each, once or in several runs.
 
-    `make` raises InputError or AdapterError where the model cannot have the row, or has no adapter for it.
+    `make` raises InputError or AdapterError where the model cannot have the row, or has no adapter for it. `adapters`
+    says where those of rows that load one come from.
     """
 
     rows: tuple[str, ...]
     make: Callable[[], Sequence[Sequence[Grounder]]]
+    adapters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper: its title, its parts, the published values, and the figures it prints."""
+    """A table of a paper: its title, its parts, the published values, and the figures it prints.
+
+    The first of the figures, miou or p@..., is what the table is about: intervals, paired tests and the plot are of it.
+    `besides`: what the paper prints of rows that are not run.
+    """
 
     title: str
     parts: tuple[Part, ...]
     published: papers.Published
     figures: tuple[str, ...]
+    besides: papers.Published = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[str]:
+        """The names of all rows."""
+        return [row for part in self.parts for row in part.rows]
 
 
 def pin_table(number: int, vlm: FrozenVLM, adapters: Path | None, seed: int) -> Table:
@@ -53,20 +67,38 @@ def pin_table(number: int, vlm: FrozenVLM, adapters: Path | None, seed: int) -> 
     """
     if number not in _PIN:
         raise InputError(f"There is no table {number} of PIN: choose {', '.join(map(str, _PIN))}.")
-    title, published, rows, figures = _PIN[number]
+    title, published, rows, figures, besides = _PIN[number]
     parts = tuple(_part(row, vlm, adapters, seed) for row in rows)
-    return Table(f"PIN, table {number} (published with {title})", parts, published, figures)
+    return Table(f"PIN, table {number} ({title})", parts, published, figures, besides)
 
 
 _SIZES = ("miou", "miou_m", "miou_l")
-_PIN: dict[int, tuple[str, papers.Published, tuple[str, ...], tuple[str, ...]]] = {
-    1: ("OpenFlamingo-3B", papers.PIN_1, ("centre", *papers.PIN_1, "heads", "cam"), _SIZES),
-    2: ("BLIP-2 OPT-2.7B", papers.PIN_2, ("centre", "text", *papers.PIN_2), _SIZES),
-    3: ("RefCOCO testA", papers.PIN_3, ("centre", *papers.PIN_3), ("p@0.3", "p@0.5", "miou")),
+_PIN: dict[int, tuple[str, papers.Published, tuple[str, ...], tuple[str, ...], papers.Published]] = {
+    1: (
+        "published with OpenFlamingo-3B",
+        papers.PIN_1,
+        ("centre", *papers.PIN_1, "heads", "cam"),
+        _SIZES,
+        papers.PIN_1_BESIDES,
+    ),
+    2: (
+        "published with BLIP-2 OPT-2.7B",
+        papers.PIN_2,
+        ("centre", "text", *papers.PIN_2),
+        _SIZES,
+        papers.PIN_2_BESIDES,
+    ),
+    3: (
+        "published with OpenFlamingo-3B, on RefCOCO testA",
+        papers.PIN_3,
+        ("centre", *papers.PIN_3),
+        ("p@0.3", "p@0.5", "miou"),
+        {},
+    ),
 }
 
 
-PIN_ROWS = {number: rows for number, (_, _, rows, _) in _PIN.items()}
+PIN_ROWS = {number: rows for number, (_, _, rows, *_) in _PIN.items()}
 """The rows of each of PIN's tables."""
 
 
@@ -85,8 +117,11 @@ def heads_table(name: str, vlm: FrozenVLM, adapter: str | None) -> Table:
         return [[methods.create("centre", vlm)], *([variant] for variant in variants)]
 
     variants = ablations.table(name, vlm, heads, facts)
-    part = Part(("centre", *(variant.name for variant in variants)), make)
-    return Table(f"Localisation heads: {name}", (part,), papers.HEADS[name], ("miou", "p@0.5", "ciou"))
+    names = [variant.name for variant in variants]
+    part = Part(("centre", *names), make, dict.fromkeys(names, adapter or BUILT_IN))
+    published = papers.HEADS[name]
+    title = f"Localisation heads: {name}" + (" (published with LLaVA-1.5-13B, on RefCOCO val)" if published else "")
+    return Table(title, (part,), published, ("p@0.5", "ciou", "miou"))
 
 
 def _part(row: str, vlm: FrozenVLM, adapters: Path | None, seed: int) -> Part:
@@ -96,7 +131,8 @@ def _part(row: str, vlm: FrozenVLM, adapters: Path | None, seed: int) -> Part:
         """Every run of the one row."""
         return [list(_runs(kind, int(shots or 0), vlm, adapters, seed))]
 
-    return Part((row,), make)
+    source = _source(kind, adapters)
+    return Part((row,), make, {row: source} if source else {})
 
 
 def _runs(kind: str, shots: int, vlm: FrozenVLM, adapters: Path | None, seed: int) -> Iterator[Grounder]:
@@ -107,22 +143,50 @@ def _runs(kind: str, shots: int, vlm: FrozenVLM, adapters: Path | None, seed: in
     elif kind == "random":
         yield from (Random(vlm, composites(DRAWN, vlm.size[0], seed + run), seed + run) for run in range(RUNS))
     else:
-        yield methods.create(kind.partition("_referral")[0], vlm, _adapter(kind, vlm, adapters))
+        yield methods.create(_method(kind), vlm, _adapter(kind, vlm, adapters))
 
 
 def _adapter(row: str, vlm: FrozenVLM, adapters: Path | None) -> Path | None:
     """The row's adapter; None for what is in the package, if the row is not trained or its adapter ships."""
-    method = row.partition("_referral")[0]
-    for place in () if adapters is None else (adapters / row, adapters / f"{row}.json"):
-        if place.exists():
-            return place
-    trained = issubclass(REGISTRY[method], Inserted)
-    if not trained or (adapters is None and method == row and built_in(method, vlm.name)):
-        return None
+    place, method = _place(row, adapters), _method(row)
+    if place or not issubclass(REGISTRY[method], Inserted) or (method == row and built_in(method, vlm.name)):
+        return place
     out = (adapters or Path("trained")) / row
     command = shlex.join(["wherein", "train", method, "--model", vlm.name, "--out", str(out)])
-    more = "" if method == row else " (on composites of wherein compose --preset referral)"
-    raise AdapterError(f"No adapter {out}: run {command}{more}, and name its folder with --adapters {out.parent}.")
+    more = "" if method == row else ", on composites of wherein compose --preset referral"
+    same = "with the composites, --images and --steps of the rows that it is compared with"
+    shipped = "; recipes/reproduce_pin/run.sh has those of the package" if built_in("pin", vlm.name) else ""
+    raise AdapterError(
+        f"No adapter {out}: run {command}{more} ({same}{shipped}), and name its folder with --adapters {out.parent}."
+    )
+
+
+def _source(row: str, adapters: Path | None) -> str:
+    """Where the adapter of a row comes from; nothing of a row that loads none."""
+    place = _place(row, adapters)
+    if place or not REGISTRY[_method(row)].takes_adapter:
+        return str(place or "")
+    return BUILT_IN if adapters is None else f"{BUILT_IN}, as {adapters} holds no {row}"
+
+
+def _place(row: str, adapters: Path | None) -> Path | None:
+    places = [] if adapters is None else [adapters / row, adapters / f"{row}.json"]
+    return next((place for place in places if place.exists()), None)
+
+
+def _method(row: str) -> str:
+    return row.partition("_referral")[0]
+
+
+def prompt_of(answers: Any) -> str | None:
+    """The text behind the image that a row asks its model with; None of a row that does not ask in words."""
+    method = getattr(answers, "method", answers)
+    if isinstance(method, Heads):
+        return method.config.prompt
+    if isinstance(method, Text) and method.vlm.native_prompt:
+        return method.vlm.native_prompt
+    asks = isinstance(method, (Inserted, Text, InContext))
+    return method.vlm.shared_prompt + method.vlm.locate_prompt if asks else None
 
 
 def identity(answers: Any) -> str:

@@ -1,13 +1,20 @@
 """What an evaluation writes down: a record per labelled box, and the journal that lets an interrupted run continue."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from wherein import journal
+
+if TYPE_CHECKING:
+    from wherein.data import Sample
+    from wherein.vlm.base import FrozenVLM
 
 Corners = tuple[float, float, float, float]
 """A box as plain numbers: x0, y0, x1, y1 in original pixels."""
@@ -52,6 +59,34 @@ class Outcome:
             TypeError, KeyError: the fields are not those of an outcome.
         """
         return cls(**{**fields, "records": tuple(_record(record) for record in fields.get("records", ()))})
+
+
+def origin(vlm: "FrozenVLM") -> dict[str, Any]:
+    """What answers depend on besides the data and the methods, JSON-ready: this package and its code, and the model."""
+    return {"wherein": version("wherein"), "code": code(), "model": [vlm.name, vlm.fingerprint, str(vlm.dtype)]}
+
+
+@cache
+def code() -> str:
+    """Digest of the package that runs: answers that other code made are not taken for its own."""
+    return digest_of(Path(__file__).parents[1])
+
+
+def digest_of(folder: Path) -> str:
+    """SHA-256, 16 hexadecimal digits, of the names and the content of all code (.py) and tables (.json) in a folder."""
+    whole = sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".json")):
+        whole.update(sha256(path.relative_to(folder).as_posix().encode()).digest())
+        whole.update(sha256(path.read_bytes()).digest())
+    return whole.hexdigest()[:16]
+
+
+def folders(samples: "Iterable[Sample]") -> list[str]:
+    """Where the images lie, JSON-ready: the same annotations about another folder of images have other answers.
+
+    What is in the files does not count, so that a damaged image can be mended and the rest of the answers kept.
+    """
+    return sorted({one.path.resolve().as_posix().removesuffix(one.name) for one in samples})
 
 
 class Journal:

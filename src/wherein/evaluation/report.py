@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
 BASELINE = "centre"
 """The method that every other one is compared with whenever it runs."""
-_COLUMNS = ("method", "mIoU", "95 %", "mIoU M", "mIoU L", "P@0.3", "P@0.5", "cIoU", "gIoU", "invalid", "s/image")
+_FIGURES = {
+    "mIoU M": "miou_m",
+    "mIoU L": "miou_l",
+    "mIoU best": "miou_best",
+    "P@0.3 (>=)": "p@0.3",
+    "P@0.5 (>=)": "p@0.5",
+    "cIoU": "ciou",
+    "gIoU": "giou",
+    "invalid": "invalid",
+    "s/image": "seconds_per_image",
+}
+"""The columns behind the mean IoU and its interval, and the figure in each."""
 _OF_MASKS = ("cIoU", "gIoU")  # columns of data with true masks only
 _NOWHERE = (np.nan,) * 4  # the corners of an invalid answer
 
@@ -250,16 +261,19 @@ def _has_masks(results: dict[str, Any]) -> bool:
 
 
 def _columns_of(results: dict[str, Any]) -> list[str]:
-    return [column for column in _COLUMNS if _has_masks(results) or column not in _OF_MASKS]
+    return ["method", "mIoU", "95 %", *_shown(results)]
 
 
 def _rows(results: dict[str, Any]) -> list[list[str]]:
-    masks = ("ciou", "giou") if _has_masks(results) else ()
-    keys = ("miou_m", "miou_l", "p@0.3", "p@0.5", *masks, "invalid", "seconds_per_image")
+    keys = [_FIGURES[column] for column in _shown(results)]
     return [
         [name, _number(figures["miou"]), _interval(figures["ci95"]), *(_number(figures[key]) for key in keys)]
         for name, figures in results["methods"].items()
     ]
+
+
+def _shown(results: dict[str, Any]) -> list[str]:
+    return [column for column in _FIGURES if _has_masks(results) or column not in _OF_MASKS]
 
 
 def _comparisons(results: dict[str, Any]) -> list[str]:

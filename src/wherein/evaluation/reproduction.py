@@ -1,13 +1,10 @@
 """A paper's table, run on data sets: what is there is kept, what is missing is run, and each figure stands beside the
 published one.
-
-A row that is run several times counts with the mean of its runs; its interval is over images, its deviation over runs.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wherein.data import Complain, Dataset, Sample
-from wherein.errors import AdapterError, InputError
-from wherein.evaluation import bootstrap, metrics
-from wherein.evaluation.parts import Part, Table, identity
+from wherein.errors import InputError
+from wherein.evaluation import bootstrap
+from wherein.evaluation.ablations import Variant
+from wherein.evaluation.parts import Part, Table, identity, prompt_of
 from wherein.evaluation.protocols import Grounder, run
-from wherein.evaluation.records import Journal, Outcome
-
-FIGURES = ("miou", "miou_m", "miou_l", "p@0.3", "p@0.5", "ciou")
-"""What is worked out of every row; `ciou` of data with masks only."""
+from wherein.evaluation.records import Journal, folders
+from wherein.evaluation.rows import Row
 
 Track = Callable[[Any, str, int], Any]
 """Shows the progress of an iterable: (it, what it is, how long it is) -> the iterable."""
@@ -34,11 +30,12 @@ Track = Callable[[Any, str, int], Any]
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The images of a data set that a protocol asks about."""
+    """The images of a data set that a protocol asks about; `expected`: how many of them PIN's paper has, if it says."""
 
     dataset: Dataset
     protocol: str
     samples: Sequence[Sample]
+    expected: int | None = None
 
     @property
     def key(self) -> str:
@@ -66,16 +63,10 @@ class _Run:
         return self.answers.ground(image, phrases, absent=absent)
 
 
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """All answers of a row: of R runs and N pairs of a labelled box and an answer."""
-
-    images: list[str]
-    iou: NDArray[np.float64]  # [R, N]
-    area: NDArray[np.float64]  # [N], at model scale
-    invalid: NDArray[np.float64]  # [R, N]
-    overlaps: NDArray[np.float64]  # [R, 2, N]: intersections and unions in pixels, NaN without a true mask
-    seconds: float  # an image and run
+def check_baseline(name: str, rows: Sequence[str]) -> None:
+    """Raise InputError unless there is such a row."""
+    if name not in rows:
+        raise InputError(f"There is no row {name!r} to compare with: choose {', '.join(rows)}.")
 
 
 def reproduce(
@@ -92,41 +83,63 @@ def reproduce(
     """Run a table on one data set; the rows as JSON-ready figures, and why some could not be run.
 
     `folder` keeps the answers of each part: the same call again runs nothing. `settings`: what they depend on besides
-    the data and the answerers. Every row is compared with the row `baseline`, images paired.
+    the data and the answerers. Every row is compared with the row `baseline`, images paired: all are on the images that
+    every row was asked about, and the others are "left out".
+
+    Raises:
+        InputError: there is no row `baseline`, or it cannot be run; no image could be asked about.
     """
-    found: dict[str, _Row] = {}
+    check_baseline(baseline, table.rows)
+    answered: dict[str, Row] = {}
+    about: dict[str, dict[str, Any]] = {}
     refused: dict[str, str] = {}
-    for part in table.parts:
+    for part in sorted(table.parts, key=lambda part: baseline not in part.rows):  # first what all need
         try:
             answerers = part.make()
-        except (InputError, AdapterError) as error:
+        except InputError as error:
+            if baseline in part.rows:
+                raise InputError(f"Nothing can be compared with {baseline!r}, which cannot be run: {error}") from error
             refused.update(dict.fromkeys(part.rows, str(error)))
             continue
-        found.update(_run(part, answerers, chosen, folder, settings, complain, track))
-    draws = {name: _draws(row, seed) for name, row in found.items()}
+        answered |= _run(part, answerers, chosen, folder, settings, complain, track)
+        about |= {row: _about(some[0], part.adapters.get(row)) for row, some in zip(part.rows, answerers, strict=True)}
+    common, left_out = _same_images(answered, chosen)
+    found = {name: answered[name].only(common) for name in table.rows if name in answered}
+    return {
+        "data": chosen.dataset.name,
+        "protocol": chosen.protocol,
+        "split": chosen.dataset.split,
+        "digest": chosen.dataset.digest(),
+        "images": len(common),
+        "expected_images": chosen.expected,
+        "left out": left_out,
+        "n": len(found[baseline].images),
+        "rows": {
+            name: row | about[name] | {"published": dict(table.published.get(name, {}).get(chosen.key, {}))}
+            for name, row in _compared(found, table.figures[0], baseline, seed).items()
+        },
+        "published besides": {
+            name: dict(sets[chosen.key]) for name, sets in table.besides.items() if chosen.key in sets
+        },
+        "not run": refused,
+    }
+
+
+def _compared(found: Mapping[str, Row], figure: str, baseline: str, seed: int) -> dict[str, dict[str, Any]]:
+    """The figures of each row; the interval of the one that the table is about, and its difference to the baseline."""
+    draws = {name: row.draws(figure, seed) for name, row in found.items()}
     rows = {}
     for name, row in found.items():
-        rows[name] = _figures(row, draws[name])
-        if baseline in found and name != baseline:
-            difference = float(row.iou.mean() - found[baseline].iou.mean())
+        rows[name] = row.figures() | {"ci95": list(bootstrap.interval(draws[name]))}
+        if name != baseline:
+            difference = float(row.values(figure).mean() - found[baseline].values(figure).mean())
             compared = bootstrap.comparison(difference, draws[name] - draws[baseline])
             rows[name][f"minus {baseline}"] = {
                 "difference": difference,
                 "ci95": list(compared.interval),
                 "p": compared.p,
             }
-        rows[name]["published"] = dict(table.published.get(name, {}).get(chosen.key, {}))
-    first = next(iter(found.values()), None)
-    return {
-        "data": chosen.dataset.name,
-        "protocol": chosen.protocol,
-        "split": chosen.dataset.split,
-        "digest": chosen.dataset.digest(),
-        "images": 0 if first is None else len(set(first.images)),
-        "n": 0 if first is None else len(first.images),
-        "rows": rows,
-        "not run": refused,
-    }
+    return rows
 
 
 def _run(
@@ -137,7 +150,7 @@ def _run(
     settings: Mapping[str, Any],
     complain: Complain,
     track: Track,
-) -> dict[str, _Row]:
+) -> dict[str, Row]:
     """The rows of a part: every run of each, asked about every image."""
     runs = {
         row: [_Run(row if len(some) == 1 else f"{row} #{i}", one) for i, one in enumerate(some)]
@@ -147,6 +160,7 @@ def _run(
     made_by = {
         **settings,
         "data": chosen.dataset.digest(),
+        "images": folders(chosen.samples),
         "protocol": chosen.protocol,
         "split": chosen.dataset.split,
         "answerers": {one.name: identity(one.answers) for one in every},
@@ -158,57 +172,29 @@ def _run(
         outcomes = [outcome for outcomes in asked for outcome in outcomes]
     if not outcomes:
         raise InputError(f"No image of {chosen.dataset.files[0]} could be asked about.")
-    return {row: _row([[each for each in outcomes if each.method == one.name] for one in runs[row]]) for row in runs}
-
-
-def _row(runs: Sequence[Sequence[Outcome]]) -> _Row:
-    """The answers of every run of a row, on the same images in the same order."""
-    pairs = [(outcome, record) for outcome in runs[0] for record in outcome.records]
-    records = [[record for outcome in outcomes for record in outcome.records] for outcomes in runs]
-    sides = np.array([(outcome.width, outcome.height) for outcome, _ in pairs], np.float64).reshape(-1, 2)
-    truths = np.array([record.truth for _, record in pairs], np.float64).reshape(-1, 4)
-    overlaps = [[record.overlap or (math.nan, math.nan) for record in each] for each in records]
-    return _Row(
-        images=[outcome.image for outcome, _ in pairs],
-        iou=np.array([[record.iou for record in each] for each in records]),
-        area=metrics.model_area(truths, *sides.T),
-        invalid=np.array([[record.prediction is None for record in each] for each in records], np.float64),
-        overlaps=np.array(overlaps, np.float64).transpose(0, 2, 1),
-        seconds=float(np.mean([outcome.seconds for outcomes in runs for outcome in outcomes])),
-    )
-
-
-def _draws(row: _Row, seed: int) -> NDArray[np.float64]:
-    """The mean IoU on resampled images."""
-    values = row.iou.mean(axis=0)
-    sums, counts = bootstrap.resampled([values, np.ones(len(values))], row.images, seed)
-    means: NDArray[np.float64] = sums / counts
-    return means
-
-
-def _figures(row: _Row, draws: NDArray[np.float64]) -> dict[str, Any]:
-    runs = [_of_one(iou, row.area, overlaps) for iou, overlaps in zip(row.iou, row.overlaps, strict=True)]
-    known = [name for name in FIGURES if runs[0][name] is not None]
     return {
-        **{name: float(np.mean([one[name] for one in runs])) if name in known else None for name in FIGURES},
-        "deviation": {name: float(np.std([one[name] for one in runs], ddof=1)) for name in known}
-        if len(runs) > 1
-        else {},
-        "runs": len(runs),
-        "ci95": list(bootstrap.interval(draws)),
-        "invalid": float(row.invalid.mean()),
-        "seconds_per_image": row.seconds,
+        row: Row.of([[each for each in outcomes if each.method == one.name] for one in some])
+        for row, some in runs.items()
     }
 
 
-def _of_one(iou: NDArray[np.float64], area: NDArray[np.float64], overlaps: NDArray[np.float64]) -> dict[str, Any]:
-    """The figures of one run."""
-    masked = ~np.isnan(overlaps[0])
+def _about(answers: Grounder, adapter: str | None) -> dict[str, Any]:
+    """What a row was made with, JSON-ready."""
     return {
-        "miou": metrics.mean(iou),
-        "miou_m": metrics.mean(iou[metrics.medium(area)]),
-        "miou_l": metrics.mean(iou[metrics.large(area)]),
-        "p@0.3": metrics.precision(iou, 0.3),
-        "p@0.5": metrics.precision(iou, 0.5),
-        "ciou": metrics.cumulative_iou(*overlaps[:, masked]),
+        "prompt": prompt_of(answers),
+        "adapter": None if adapter is None else {"from": adapter, "digest": identity(answers)},
+        # One run of the model for all variants of heads: what one of them takes is nobody's.
+        **({"seconds_per_image": None} if isinstance(answers, Variant) else {}),
     }
+
+
+def _same_images(answered: Mapping[str, Row], chosen: Chosen) -> tuple[set[str], list[str]]:
+    """The names of the images that all rows have, and those of the others, sorted.
+
+    An image that was damaged since an earlier call is in the rows that were kept, and in no row that is new.
+    """
+    there = [set(row.images) for row in answered.values()]
+    common = set.intersection(*there)
+    if not common:
+        raise InputError(f"No image of {chosen.dataset.files[0]} could be asked about by every row.")
+    return common, sorted(set.union(*there) - common)
