@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from wherein.evaluation import vqa
+from wherein.evaluation import asking, vqa
 from wherein.methods import insert
 from wherein.methods.heads.config import HeadsConfig
 from wherein.phrases import noun_phrase
@@ -17,7 +17,7 @@ from wherein.vlm.hf import QUESTION
 
 def spoken(model: Any) -> dict[str, Any]:
     """What a model is asked, as the class says it; a checkpoint's own chat template takes the place of `lead`."""
-    names = ("lead", "opening", "shared_prompt", "caption_prompt", "locate_prompt", "codec")
+    names = ("lead", "opening", "shared_prompt", "caption_prompt", "locate_prompt", "native_prompt", "codec")
     return {name: getattr(model, name) for name in names if hasattr(model, name)}
 
 
@@ -35,5 +35,6 @@ def test_prompts(golden: Callable[[str, Any], Any]) -> None:
             },
         },
         "vqa": vqa.PROMPT,
+        "probe": {"prompts": asking.PROMPTS, "without a template": asking.BARE},
     }
     assert found == golden("prompts", found)

@@ -89,7 +89,8 @@ class FrozenVLM(ABC):
     image it is trained with, pixels · grid: (rows, columns) of x_v for such an image · feature_dim: D_v · codec: name
     of the box text format · best_method: the method that measured best · shared_prompt: text behind the image tokens,
     run once for all; caption_prompt and locate_prompt continue it, and `{phrase}` stands for "a cat" · native: the
-    box format the model was trained to write itself, if any · keeps_cells: the
+    box format the model was trained to write itself, if any, and native_prompt: what a user is to say for it, behind
+    the image alone, where `{phrase}` stands for "cat" · keeps_cells: the
     connector makes one token of each cell, in order, so an image may be shown through some of its cells only ·
     interleaves: it takes several images with text between them ·
     latents: the language model sees latent queries, each of them made of all cells · takes_rows: further rows of x_v,
@@ -108,6 +109,7 @@ class FrozenVLM(ABC):
     keeps_cells: bool
     interleaves: bool = False
     native: str = ""
+    native_prompt: str = ""
     latents: bool = False
     takes_rows: bool = False
     encoder_blocks: nn.Module

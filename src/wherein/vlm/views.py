@@ -40,7 +40,7 @@ ViewsOf = Callable[[Any, int, int], Views]  # (image processor, original width, 
 def squash(processor: Any, width: int, height: int) -> Views:
     """One picture of a fixed size, each axis scaled on its own.
 
-    BLIP-2, InstructBLIP, PaliGemma (SigLIP), Gemma 3, Idefics v1.
+    BLIP-2, InstructBLIP, PaliGemma (SigLIP), Gemma 3, Idefics v1, OpenFlamingo.
 
     Raises:
         InputError: pan-and-scan (Gemma 3) is switched on.

@@ -1,4 +1,8 @@
-"""OpenFlamingo, the model that PIN was published on: our own modules (wherein.vlm.flamingo), the published weights."""
+"""OpenFlamingo, the model that PIN was published on: our own modules (wherein.vlm.flamingo), the published weights.
+
+Images are squashed to its square, as PIN's authors evaluate it: its own processor would cut the ends of an image off,
+and the boxes that are there.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ class Flamingo(HFVLM):
     model_types = ("open_flamingo",)
     model_class = "OpenFlamingo"
     processor_class = "FlamingoProcessor"
-    views = staticmethod(views.centre_crop)
+    views = staticmethod(views.squash)
     connector_path = "perceiver"
     blocks_path = "vision_model.encoder.layers"
     patches_path = "vision_model.embeddings"
@@ -42,12 +46,14 @@ class Flamingo(HFVLM):
 
     shared_prompt = "In the image is"  # nothing stands between it and the image's token
 
+    def __init__(self, model: Any, processor: Any, name: str, size: int | None = None) -> None:
+        _squash(processor.image_processor, processor.image_processor.crop_size.height)
+        super().__init__(model, processor, name, size)
+
     def resize(self, size: int) -> None:
         """448 in the paper: bicubic interpolation of CLIP's positions."""
         self.model.interpolate_positions(size)
-        images = self.processor.image_processor
-        images.size = type(images.size)(shortest_edge=size)
-        images.crop_size = type(images.crop_size)(height=size, width=size)
+        _squash(self.processor.image_processor, size)
 
     def features_width(self) -> int:
         """D_v."""
@@ -105,3 +111,9 @@ class Flamingo(HFVLM):
 
     def _ends(self) -> list[int]:
         return [self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<|endofchunk|>")]
+
+
+def _squash(images: Any, side: int) -> None:
+    """Make CLIP's image processor scale each axis to the same side, pixels, and cut nothing off."""
+    images.size, images.do_center_crop = type(images.size)(height=side, width=side), False
+    images.crop_size = type(images.crop_size)(height=side, width=side)

@@ -24,6 +24,9 @@ class InternVL(HFVLM):
     patches_path = "model.vision_tower.embeddings"
     lead = f"<|im_start|>user\n<IMG_CONTEXT>\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
     native = "<box>[[x0, y0, x1, y1]]</box> in 0..1000"
+    native_prompt = (
+        "Please provide the bounding box coordinate of the region this sentence describes: <ref>{phrase}</ref>"
+    )
     checkpoint = "OpenGVLab/InternVL3-8B-hf"
     licence = "MIT"
 

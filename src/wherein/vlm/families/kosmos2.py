@@ -27,6 +27,7 @@ class Kosmos2(HFVLM):
     latents = True
     lead = ""
     native = "<patch_index_XXXX> of a 32 x 32 grid, corner by corner"
+    native_prompt = "<grounding><phrase>{phrase}</phrase>"
     checkpoint = "microsoft/kosmos-2-patch14-224"
     licence = "MIT"
 

@@ -18,6 +18,7 @@ class Llava(HFVLM):
     patches_path = "model.vision_tower.embeddings"
     lead = f"USER: <image>\n{QUESTION} ASSISTANT:"
     native = "[x0, y0, x1, y1] in 0..1"
+    native_prompt = "Please provide the bounding box coordinate of the region this sentence describes: {phrase}."
     checkpoint = "llava-hf/llava-1.5-7b-hf"
     licence = "Llama 2"
 
@@ -31,7 +32,7 @@ class LlavaNext(Llava):
     processor_class = "LlavaNextProcessor"
     views = staticmethod(views.any_resolution)
     lead = f"[INST] <image>\n{QUESTION} [/INST]"
-    native = ""
+    native = native_prompt = ""
     checkpoint = "llava-hf/llava-v1.6-mistral-7b-hf"
     licence = "Apache-2.0"
 

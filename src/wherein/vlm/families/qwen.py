@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from wherein.vlm import views
 from wherein.vlm.hf import HFVLM, QUESTION
 
+BOX_2D = "Locate {phrase}, output its bbox coordinates in JSON format."
+
 
 class Qwen2VL(HFVLM):
     """Qwen2-VL. x_v are patches in the order of the blocks that become a token each."""
@@ -24,6 +26,7 @@ class Qwen2VL(HFVLM):
     width_key = "embed_dim"
     lead = f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
     native = "<|box_start|>(x0,y0),(x1,y1)<|box_end|> in 0..1000"
+    native_prompt = "Give the bounding box of <|object_ref_start|>{phrase}<|object_ref_end|>."
     checkpoint = "Qwen/Qwen2-VL-7B-Instruct"
     licence = "Apache-2.0"
 
@@ -46,6 +49,7 @@ class Qwen25VL(Qwen2VL):
     model_class = "Qwen2_5_VLForConditionalGeneration"
     processor_class = "Qwen2_5_VLProcessor"
     native = 'JSON "bbox_2d" in pixels of the resized image'
+    native_prompt = BOX_2D
     width_key = "hidden_size"
     checkpoint = "Qwen/Qwen2.5-VL-7B-Instruct"
 
@@ -74,5 +78,6 @@ class Qwen3VL(Qwen2VL):
     processor_class = "Qwen3VLProcessor"
     others_path = "model.visual.deepstack_merger_list"
     native = 'JSON "bbox_2d" in 0..1000'
+    native_prompt = BOX_2D
     width_key = "hidden_size"
     checkpoint = "Qwen/Qwen3-VL-8B-Instruct"
