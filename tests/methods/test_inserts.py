@@ -211,3 +211,15 @@ def test_two_threads_with_two_inserts_on_one_model_take_turns(
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_baselines_of_the_released_sizes(tiny_vlm: Any) -> None:
+    """SPEC 1.10: 20 image tokens, rank 8."""
+    from wherein.methods.lora.method import Lora
+    from wherein.methods.vpt.method import Vpt
+
+    sizes = {"paper": (100, 16), "released": (20, 8)}
+    for preset, (tokens, rank) in sizes.items():
+        assert Lora.begin(tiny_vlm, preset).config.rank == rank
+        if tiny_vlm.takes_rows:
+            assert Vpt.begin(tiny_vlm, preset).config.tokens == tokens

@@ -23,7 +23,10 @@ def train(
         float | None, typer.Option(min=1e-12, metavar="RATE", help="Peak learning rate other than the preset's.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="paper, the published recipe; default, for the built-in model; auto takes what fits.")
+        str,
+        typer.Option(
+            help="paper: the published recipe; released: its code's; default: the built-in model's; auto: what fits."
+        ),
     ] = "auto",
     composites: Annotated[
         Path | None,

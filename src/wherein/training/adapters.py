@@ -15,6 +15,7 @@ from wherein.methods import adapter
 from wherein.methods.base import REGISTRY
 from wherein.methods.insert import Inserted
 from wherein.training.boxes import RECIPES, BoxTask
+from wherein.training.processes import Processes
 from wherein.training.sources import sources
 from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig, fit
@@ -50,13 +51,14 @@ def train(
     backgrounds: Path | None = None,
     keep_held_out: bool = False,
 ) -> dict[str, float]:
-    """Train, calibrate and save an adapter in `out`; returns its figures on held-out composites.
+    """Train, calibrate and save an adapter in `out`; returns its figures on held-out composites (of several processes,
+    the first alone saves and measures).
 
     `keep_held_out`: paste the categories of COCO and VOC, too, for a user who evaluates elsewhere.
     """
     from wherein.vlm import load_vlm
 
-    began = time.time()
+    began, processes = time.time(), Processes()
     vlm = load_vlm(model, device, dtype, bits, size)
     preset = ("default" if vlm.keeps_cells else "paper") if preset == "auto" else preset
     recipe, kind = RECIPES[preset], REGISTRY[method]
@@ -65,13 +67,16 @@ def train(
     torch.manual_seed(seed)
     insert = kind.begin(vlm, preset)
     found = sources(vlm.size[0], recipe.min_objects, images, seed, composites, objects, backgrounds, keep_held_out)
-    train_store = FeatureStore(cache, vlm, found.train, found.images, {**found.about, "split": "train"}).build()
-    held_out = FeatureStore(cache, vlm, found.held_out, HELD_OUT, {**found.about, "split": "held out"}).build()
+    with processes.first_alone():
+        train_store = FeatureStore(cache, vlm, found.train, found.images, {**found.about, "split": "train"}).build()
+        held_out = FeatureStore(cache, vlm, found.held_out, HELD_OUT, {**found.about, "split": "held out"}).build()
     task = BoxTask(vlm, insert, recipe, train_store, held_out, found.names, seed)
     schedule = TrainConfig(steps, kind.rates[preset] if rate is None else rate, final=recipe.final, seed=seed)
     public = {key: value.name if isinstance(value, Path) else value for key, value in found.about.items()}
     settings = {"method": method, "preset": preset, "images": found.images, "batch": recipe.batch, **public}
     figures = fit(task, schedule, out, resume, settings)
+    if not processes.first:
+        return figures
     scale, shift, balanced = calibrate(task, found.held_out_names, seed) if recipe.absent else NEVER
     calibrated = {**insert.config.to_dict(), "absent_scale": scale, "absent_shift": shift}
     figures = {**figures, **task.evaluate(steps, out / "pictures", HELD_OUT), "absent_balanced_accuracy": balanced}

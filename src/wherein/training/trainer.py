@@ -1,7 +1,8 @@
-"""One trainer for every method: Adam, a schedule, checkpoints, resume, progress bar, TensorBoard.
+"""One trainer for every method: Adam, a schedule, checkpoints, resume, progress bar, TensorBoard, several processes.
 
 Step i sees the same data whenever it runs (a task draws from a generator seeded by the step), so a run that was killed
 and resumed goes through exactly the steps of an uninterrupted one. Checkpoints are safetensors, made in one rename.
+Of several processes, each has numbers of its own for its steps, and so data of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wherein.errors import InputError
+from wherein.training.processes import Processes
 
 KEPT = 2  # checkpoints
 CHECKPOINT = "checkpoint-"
@@ -28,13 +31,14 @@ CHECKPOINT = "checkpoint-"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and how fast: steps, peak learning rate, linear warm-up, final share of the rate (1: constant), and how
-    often, in steps, held-out data is measured and a checkpoint written."""
+    """How long and how fast: steps, peak learning rate, linear warm-up, final share of the rate (1: constant),
+    decoupled weight decay, and how often, in steps, held-out data is measured and a checkpoint written."""
 
     steps: int
     learning_rate: float = 1e-3
     warmup: int = 20
     final: float = 0.05
+    weight_decay: float = 0.0
     evaluate_every: int = 150
     save_every: int = 50
     seed: int = 0
@@ -62,21 +66,38 @@ class Task(Protocol):
 
 
 def fit(
-    task: Task, config: TrainConfig, out: Path, resume: bool = False, about: Mapping[str, Any] | None = None
+    task: Task,
+    config: TrainConfig,
+    out: Path,
+    resume: bool = False,
+    about: Mapping[str, Any] | None = None,
+    pace: Callable[[str], float] = lambda name: 1.0,
 ) -> dict[str, float]:
-    """Train `task.module`; returns the last figures, among them `loss`, the mean of the last 50 steps.
+    """Train `task.module`; returns the last figures, among them `loss`, the mean of the last 50 steps. Of several
+    processes, the first alone measures: the others return the loss.
 
-    `about`: what else must be the same for a run to go on (method, data), JSON-ready.
+    `about`: what else must be the same for a run to go on (method, data), JSON-ready. `pace`: how many times the
+    learning rate a parameter of this name takes.
 
     Raises InputError when `out` holds an unfinished run and `resume` is not set, or a run of other settings.
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    parameters = dict(task.module.named_parameters())
-    optimiser = torch.optim.Adam(parameters.values(), lr=config.learning_rate)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in task.module.named_parameters():
+        groups.setdefault(pace(name), []).append(parameter)
+    optimiser = torch.optim.AdamW(
+        [{"params": some, "pace": share} for share, some in groups.items()],
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
     out.mkdir(parents=True, exist_ok=True)
+    processes = Processes()
     settings = {**asdict(config), **(about or {})}
+    if processes.count > 1:
+        settings["processes"] = processes.count
     first, recent = _restore(task.module, optimiser, settings, out, resume)
+    processes.alike(task.module.parameters())
     figures: dict[str, float] = {}
     bar = Progress(
         TextColumn("{task.description}"),
@@ -84,11 +105,15 @@ def fit(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        disable=not processes.first,
     )
-    with bar, SummaryWriter(str(out / "tensorboard"), purge_step=first) as writer:
+    writing: Any = SummaryWriter(str(out / "tensorboard"), purge_step=first) if processes.first else nullcontext()
+    with bar, writing as writer:
         line = bar.add_task("training", total=config.steps, completed=first)
         for step in range(first, config.steps):
-            recent = [*recent[-49:], _step(task, optimiser, config, step)]
+            recent = [*recent[-49:], _step(task, optimiser, config, step, processes)]
+            if not processes.first:
+                continue
             done, mean = step + 1, sum(recent) / len(recent)
             writer.add_scalar("loss", recent[-1], step)
             if done % config.evaluate_every == 0 or done == config.steps:
@@ -100,19 +125,21 @@ def fit(
                 _save(task.module, optimiser, settings, out, done, recent)
             shown = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
             bar.update(line, completed=done, description=f"loss {mean:.3f} {shown}")
+    processes.wait()
     return {"loss": sum(recent) / len(recent), **figures}
 
 
-def _step(task: Task, optimiser: torch.optim.Adam, config: TrainConfig, step: int) -> float:
+def _step(task: Task, optimiser: torch.optim.AdamW, config: TrainConfig, step: int, processes: Processes) -> float:
     """One update; returns the loss."""
     for group in optimiser.param_groups:
-        group["lr"] = config.rate(step)
-    loss = task.loss(step, config.steps)
+        group["lr"] = config.rate(step) * group["pace"]
+    loss = task.loss(step * processes.count + processes.rank, config.steps * processes.count)
     loss.backward()  # type: ignore[no-untyped-call]
+    processes.average(task.module.parameters())
     nn.utils.clip_grad_norm_(task.module.parameters(), 1.0)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return float(loss.detach())
+    return float(processes.mean(loss.detach()))
 
 
 def _log(out: Path, row: Mapping[str, float]) -> None:
@@ -123,7 +150,7 @@ def _log(out: Path, row: Mapping[str, float]) -> None:
 
 def _save(
     module: nn.Module,
-    optimiser: torch.optim.Adam,
+    optimiser: torch.optim.AdamW,
     settings: dict[str, Any],
     out: Path,
     step: int,
@@ -151,7 +178,7 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def _restore(
-    module: nn.Module, optimiser: torch.optim.Adam, settings: dict[str, Any], out: Path, resume: bool
+    module: nn.Module, optimiser: torch.optim.AdamW, settings: dict[str, Any], out: Path, resume: bool
 ) -> tuple[int, list[float]]:
     """Load the newest checkpoint if there is one; (steps done, recent losses)."""
     found = checkpoints(out)

@@ -73,7 +73,7 @@ class Coop(Inserted):
     name = "coop"
     baseline = True
     config_class = CoopConfig
-    rates = {"default": 1e-3, "paper": 1e-3}
+    rates = {"default": 1e-3, "paper": 1e-3, "released": 1e-3}
 
     @classmethod
     def begin(cls, vlm: FrozenVLM, preset: str = "default") -> LearnedWords:

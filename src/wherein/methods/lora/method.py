@@ -20,6 +20,8 @@ from wherein.methods.base import register
 from wherein.methods.insert import Insert, InsertConfig, Inserted
 from wherein.vlm.base import FrozenVLM, Pixels
 
+RELEASED_RANK = 8
+
 
 @dataclass(frozen=True)
 class LoraConfig(InsertConfig):
@@ -89,12 +91,13 @@ class Lora(Inserted):
     name = "lora"
     baseline = True
     config_class = LoraConfig
-    rates = {"default": 3e-4, "paper": 1e-3}
+    rates = {"default": 3e-4, "paper": 1e-3, "released": 1e-3}
 
     @classmethod
     def begin(cls, vlm: FrozenVLM, preset: str = "default") -> LowRank:
         """Updates that do nothing yet."""
-        return LowRank(LoraConfig(codec=vlm.codec), vlm.encoder_blocks)
+        config = LoraConfig(codec=vlm.codec, rank=RELEASED_RANK if preset == "released" else LoraConfig.rank)
+        return LowRank(config, vlm.encoder_blocks)
 
     @classmethod
     def build(cls, vlm: FrozenVLM, config: LoraConfig) -> LowRank:

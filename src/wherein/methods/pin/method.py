@@ -28,7 +28,7 @@ class Pin(Inserted):
 
     name = "pin"
     config_class = PinConfig
-    rates = {"default": 5e-6, "paper": 1e-3}
+    rates = {"default": 5e-6, "paper": 1e-3, "released": 1e-3}
     insert: PositionalInsert
 
     def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None) -> None:
@@ -38,7 +38,7 @@ class Pin(Inserted):
     @classmethod
     def begin(cls, vlm: FrozenVLM, preset: str = "default") -> PositionalInsert:
         """As published at the features, or behind a connector that keeps cells apart from each cell's numbers."""
-        if preset == "paper":
+        if preset != "default":
             return PositionalInsert(PinConfig(*vlm.grid, vlm.feature_dim), vlm.cells())
         if not vlm.keeps_cells:
             raise InputError(f"The connector of {vlm.name} does not keep cells apart: use the preset paper.")

@@ -17,6 +17,7 @@ from wherein.methods.insert import Insert, InsertConfig, Inserted
 from wherein.vlm.base import FrozenVLM, Pixels
 
 DEVIATION = 0.02
+RELEASED_TOKENS = 20
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class VptConfig(InsertConfig):
 
 
 class FurtherRows(Insert):
-    """`tokens` float32[T, D_v] behind the rows of x_v, on their way into the connector (where PIN is added)."""
+    """`tokens` float32[T, D_v] behind the rows of x_v, on their way into the connector, where the published PIN is."""
 
     def __init__(self, config: VptConfig) -> None:
         super().__init__()
@@ -80,14 +81,14 @@ class Vpt(Inserted):
     name = "vpt"
     baseline = True
     config_class = VptConfig
-    rates = {"default": 1e-3, "paper": 1e-3}
+    rates = {"default": 1e-3, "paper": 1e-3, "released": 1e-3}
 
     @classmethod
     def begin(cls, vlm: FrozenVLM, preset: str = "default") -> FurtherRows:
         """Random tokens, near zero. Raises InputError for a connector that takes no further rows."""
         if not vlm.takes_rows:
             raise InputError(f"The connector of {vlm.name} takes as many rows as an image has: it cannot have vpt.")
-        return FurtherRows(VptConfig(vlm.feature_dim, codec=vlm.codec))
+        return FurtherRows(VptConfig(vlm.feature_dim, tokens=_count(preset), codec=vlm.codec))
 
     @classmethod
     def build(cls, vlm: FrozenVLM, config: VptConfig) -> FurtherRows:
@@ -104,7 +105,7 @@ class VptEncoder(Inserted):
     name = "vpt_encoder"
     baseline = True
     config_class = VptConfig
-    rates = {"default": 1e-3, "paper": 1e-3}
+    rates = {"default": 1e-3, "paper": 1e-3, "released": 1e-3}
 
     @classmethod
     def begin(cls, vlm: FrozenVLM, preset: str = "default") -> FurtherPatches:
@@ -115,7 +116,8 @@ class VptEncoder(Inserted):
         pixels, _ = vlm.prepare([np.zeros((*vlm.size[::-1], 3), np.uint8)])
         with torch.no_grad(), vlm.seam("encoder_tokens", seen.append):
             rows = vlm.features(pixels).shape[1]
-        insert = FurtherPatches(VptConfig(seen[0].shape[-1], codec=vlm.codec)).to(vlm.device)
+        settings = VptConfig(seen[0].shape[-1], tokens=_count(preset), codec=vlm.codec)
+        insert = FurtherPatches(settings).to(vlm.device)
         try:
             with torch.no_grad():
                 fits = insert.encode(vlm, pixels).shape[1] == rows
@@ -129,3 +131,7 @@ class VptEncoder(Inserted):
     def build(cls, vlm: FrozenVLM, config: VptConfig) -> FurtherPatches:
         """See Inserted."""
         return FurtherPatches(config)
+
+
+def _count(preset: str) -> int:
+    return RELEASED_TOKENS if preset == "released" else VptConfig.tokens
