@@ -63,7 +63,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return FakeMethod()
 
     monkeypatch.setitem(sys.modules, "wherein.vlm", SimpleNamespace(load_vlm=load_vlm))
-    methods = SimpleNamespace(create=create, names=lambda: ["pin", "text"])
+    methods = SimpleNamespace(create=create, names=lambda: ["pin", "text"], check_model=lambda *_: None)
     monkeypatch.setitem(sys.modules, "wherein.methods", methods)
     return loads
 

@@ -138,15 +138,16 @@ class Locator:
             segmenter: Hub id or folder of a SAM or SAM 2 that tightens the boxes and gives masks; None for none.
 
         Raises:
-            InputError: there is no such method, model or device.
+            InputError: there is no such method, model or device, or the method works on the built-in model alone.
             AdapterError: the adapter is missing, corrupted, or was made for another model.
             PartsError: a part of the default model is neither cached nor can be fetched.
         """
-        from wherein.methods import create, names
+        from wherein.methods import check_model, create, names
         from wherein.vlm import load_vlm
 
         if method not in ("auto", *names()):
             raise InputError(f"There is no method {method!r}: choose auto, {', '.join(names())}.")
+        check_model(method, model)
         self.vlm = load_vlm(model, device, dtype, bits, size)
         self.method: Method | Refined = create(method, self.vlm, adapter)
         if segmenter is not None:

@@ -73,7 +73,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
         return vlm
 
     monkeypatch.setitem(sys.modules, "wherein.vlm", SimpleNamespace(load_vlm=load_vlm))
-    methods = SimpleNamespace(create=create, names=lambda: ["pin", "text", "tiny"])
+    methods = SimpleNamespace(create=create, names=lambda: ["pin", "text", "tiny"], check_model=lambda *_: None)
     monkeypatch.setitem(sys.modules, "wherein.methods", methods)
     return loads
 

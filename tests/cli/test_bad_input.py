@@ -49,6 +49,7 @@ AT_ONCE = {
     "save over the image": (["cut.jpg", "a cat", "--save", "./cut.jpg"], "take the place"),
     "save many as one": ([PHOTO, "a cat", "-i", "cut.jpg", "--save", "out.png"], "many images"),
     "unknown method": ([PHOTO, "a cat", "--method", "guess"], "guess"),
+    "method of the built-in model": ([PHOTO, "a cat", "--method", "pixel", "--model", "no/such-model"], "alone"),
     "unknown model": ([PHOTO, "a cat", "--model", "no/such-model"], "no/such-model"),
     "unknown device": ([PHOTO, "a cat", "--device", "abacus"], "abacus"),
     "absent device": ([PHOTO, "a cat", "--device", "cuda:99"], "cuda:99"),

@@ -129,7 +129,8 @@ def test_places(pixel: list[Any], photos: Path, tmp_path: Path) -> None:
     at = ["--at", "10,20,30.5,40", "--at", "80,60", "--at", "-5,-5,5,5"]
     result = run(photos / "a.jpg", *at, "--save", tmp_path / "out.png")
     assert result.exit_code == 0 and (tmp_path / "out.png").is_file()
-    assert "10, 20, 30, 40" in result.stdout and "80, 60 " in result.stdout
+    assert "10, 20, 30, 40" in result.stdout and "80, 60 " in result.stdout and "0.50" in result.stdout
+    assert "caption_probability" in result.stdout
     regions = json.loads(run(photos / "a.jpg", *at, "--json").stdout)["regions"]
     assert [region["box"] for region in regions] == [[10, 20, 30.5, 40], None, [-5, -5, 5, 5]]
     assert [region["point"] for region in regions] == [None, [80, 60], None]
@@ -138,7 +139,7 @@ def test_places(pixel: list[Any], photos: Path, tmp_path: Path) -> None:
 
 def test_what_is_found(pixel: list[Any], photos: Path, tmp_path: Path) -> None:
     out = run(photos / "a.jpg", photos / "c.webp", "--dense", "--save", tmp_path / "drawn").stdout
-    assert "a.jpg:" in out and "0, 0, 40, 60" in out and "0.90" in out
+    assert "a.jpg:" in out and "0, 0, 40, 60" in out and "0.90" in out and "proposal_score" in out
     assert "c.webp: nothing was found" in out
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.jpg", "c.webp.png"]
     found, none = (
@@ -169,6 +170,17 @@ def test_what_is_refused_at_once(pixel: list[Any], photos: Path, options: list[s
     result = run(photos / "a.jpg", *options)
     assert isinstance(result.exception, InputError) and said in str(result.exception)
     assert "\n" not in str(result.exception) and result.stdout == "" and pixel == []
+
+
+@pytest.mark.parametrize("options", [["--trace"], ["--dense"], ["--at", "1,2"]])
+def test_another_model_is_refused_before_it_is_loaded(
+    pixel: list[Any], photos: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    loaded: list[Any] = []
+    monkeypatch.setattr("wherein.vlm.load_vlm", lambda *given: loaded.append(given))
+    result = run(photos / "a.jpg", *options, "--model", "org/model")
+    assert isinstance(result.exception, InputError) and "alone, not on 'org/model'" in str(result.exception)
+    assert loaded == pixel == []
 
 
 @pytest.mark.parametrize("place", ["81,5", "5,-1", "80,0,90,10", "-9,-9,0,0"])

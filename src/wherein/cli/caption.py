@@ -1,4 +1,4 @@
-"""`wherein caption`: what the frozen model says about an image; with a pixel-aligned adapter, also where and of what.
+"""`wherein caption`: what the frozen model says about an image; what a pixel-aligned one says, also where and of what.
 
 Notable choices:
 - the plain caption needs no method and is the model's own; the others are those of the method `pixel`
@@ -90,13 +90,14 @@ def caption(
 
     def start() -> Callable[[Pixels], Said]:
         """Load the model, once an image could be read."""
+        from wherein.methods import check_model, create
         from wherein.vlm import load_vlm
 
+        if not plain:
+            check_model("pixel", model)
         vlm = load_vlm(model, device, dtype, bits, size)
         if plain:
             return lambda pixels: Said(pixels, {"model": vlm.name}, vlm.caption([pixels])[0])
-        from wherein.methods import create
-
         method: Any = create("pixel", vlm, adapter)
         about = {"model": vlm.name, "method": method.name, "adapter": adapter}
         if trace:
@@ -155,7 +156,8 @@ def _print(answer: Said, name: str) -> None:
         if name or not answer.said:
             typer.echo(name + ("" if answer.said else "nothing was found"))
         rows = [(_spoken(region.place), region.caption.text, f"{region.score:.2f}") for region in answer.said]
-        _print_table(("place", "caption", "score"), rows)
+        kinds = dict.fromkeys(region.score_kind for region in answer.said)
+        _print_table(("place", "caption", ", ".join(kinds)), rows)
     else:
         typer.echo(name + printable(answer.said.text))
         words = [(word.text, _spoken(word.place)) for word in answer.said.trace]

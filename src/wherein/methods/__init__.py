@@ -11,12 +11,19 @@ from wherein.methods.adapter import method_of
 from wherein.methods.base import REGISTRY, Method
 from wherein.vlm.base import FrozenVLM
 
-__all__ = ["Method", "create", "names", "takes_adapter"]
+__all__ = ["Method", "check_model", "create", "names", "takes_adapter"]
 
 
 def names() -> list[str]:
     """The names of all methods, sorted."""
     return sorted(REGISTRY)
+
+
+def check_model(name: str, model: str) -> None:
+    """Raise InputError where the method called `name` reads a part that only the built-in model has and `model`, as
+    `load_vlm` takes it, is another: before that is loaded."""
+    if model != "default" and name in REGISTRY and REGISTRY[name].built_in_only:
+        raise InputError(f"The method {name} works on the built-in model alone, not on {model!r}: leave the model out.")
 
 
 def create(name: str, vlm: FrozenVLM, adapter: str | Path | None = None) -> Method:

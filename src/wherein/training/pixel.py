@@ -30,7 +30,6 @@ from wherein.geometry import Frame, iou, paired_iou
 from wherein.grounding import Grounding
 from wherein.methods.centre import BOX
 from wherein.methods.pixel.captions import SCORE, Caption
-from wherein.methods.pixel.dense import precision_above
 from wherein.methods.pixel.points import corners_of
 from wherein.methods.pixel.prompts import Prompts
 from wherein.methods.pixel.proposals import proposal_loss
@@ -228,10 +227,10 @@ def measure(
     ious = paired_iou(np.stack(found), np.stack(truth))
     constant = paired_iou(np.tile(np.array(BOX) * side, (len(truth), 1)), np.stack(truth))
     return {
-        "p50": precision_above(ious) or 0.0,
+        "p50": float((ious > 0.5).mean()),
         "miou": float(ious.mean()),
         "invalid": float((np.stack(found) == 0).all(1).mean()),
-        "p50_centre": precision_above(constant) or 0.0,
+        "p50_centre": float((constant > 0.5).mean()),
         "miou_centre": float(constant.mean()),
         "words_inside": float(np.mean(inside)),
         "words_inside_centre": float(np.mean(middle)),

@@ -40,7 +40,7 @@ def sam_config(side: int = SIDE) -> T.SamConfig:
 
 
 def vision_config() -> T.CLIPVisionConfig:
-    """4 x 4 patches of 14 pixels and a CLS: finer than nothing, and its 56 pixels are not SAM's 64."""
+    """5 x 5 patches of 14 pixels and a CLS: a finer grid than SAM's 4 x 4, and its 70 pixels are not SAM's 64."""
     return T.CLIPVisionConfig(
         hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=70, patch_size=14
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModel
 
 from wherein.errors import InputError
 from wherein.methods.pixel.carrier import Carrier
@@ -86,6 +89,26 @@ def test_the_connector_is_not_a_part_and_not_trained(carrying: PixelLM, connecto
 def test_words_need_a_connector(tiny: ModuleType) -> None:
     with pytest.raises(InputError, match="carries words from a connector: build it with one"):
         PixelLM(tiny.tiny_config("decoder", sam_encodes=False, carries=True))
+
+
+@pytest.mark.parametrize("kind", [PixelLM, AutoModel])
+def test_saved_and_loaded_with_its_connector(
+    carrying: PixelLM, connector: nn.Linear, tmp_path: Path, kind: Any
+) -> None:
+    carrying.save_pretrained(tmp_path)
+    loaded = kind.from_pretrained(tmp_path, connector=connector).eval()
+    features = torch.randn(2, CELLS, 24)
+    torch.testing.assert_close(visual(loaded, features), visual(carrying, features))
+    weights = loaded.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in carrying.state_dict().items())
+    assert loaded.trained().keys() == carrying.trained().keys()
+    with pytest.raises(InputError, match=r"load it with from_pretrained\(folder, connector=...\)"):
+        kind.from_pretrained(tmp_path)
+
+
+def test_words_are_of_one_encoder_s_cells(tiny: ModuleType, connector: nn.Linear) -> None:
+    with pytest.raises(InputError, match="one vision encoder's cells"):
+        PixelLM(tiny.tiny_config("decoder", carries=True), connector=connector)
 
 
 def test_without_a_carrier_nothing_is_added(tiny: ModuleType) -> None:

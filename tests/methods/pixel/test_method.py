@@ -142,6 +142,17 @@ def test_places_are_described_in_the_order_given(default_vlm: Any, adapter: Path
         method.describe(image, [[80.0, 0, 90, 10]])
 
 
+@pytest.mark.parametrize(
+    "places",
+    [[[1, 2, 3]], [5], [[[0, 0, 9, 9]]], 5.0, [10.0, 20, 60, 90], [[1, 2], [1, 2, 3]], ["here"], [[]], [None], "12"],
+)
+def test_what_is_no_place(image: Any, places: Any) -> None:
+    """Refused in one sentence, before anything is looked at: the method has no model here."""
+    with pytest.raises(InputError, match="list of boxes") as raised:
+        Pixel.__new__(Pixel).describe(image, places)
+    assert "\n" not in str(raised.value)
+
+
 def test_dense_captions_are_of_proposals(default_vlm: Any, adapter: Path, image: Any, tmp_path: Path) -> None:
     assert not Pixel(default_vlm, adapter).proposes
     with pytest.raises(InputError, match="proposes no boxes"):

@@ -118,6 +118,29 @@ def test_saved_and_loaded(model: PixelLM, batch: dict[str, Any], tmp_path: Path)
     assert set(loaded.trained()) == set(model.trained())
 
 
+def test_transformers_knows_it_by_its_type(model: PixelLM, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    config = T.AutoConfig.from_pretrained(tmp_path)
+    assert type(config) is PixelLMConfig and config.model_type == "wherein_pixel"
+    loaded = T.AutoModel.from_pretrained(tmp_path)
+    assert type(loaded) is PixelLM and loaded.trained().keys() == model.trained().keys()
+
+
+def test_transformers_trains_it(tiny: ModuleType, batch: dict[str, Any], tmp_path: Path) -> None:
+    """Its Trainer reads the loss and what a prediction is from the output."""
+    model = tiny.stirred(PixelLM(tiny.tiny_config("decoder")))
+    before = model.point_head.layers[1].weight.clone()
+    settings = T.TrainingArguments(
+        tmp_path, max_steps=1, learning_rate=0.1, report_to=[], use_cpu=True, remove_unused_columns=False
+    )
+    trainer = T.Trainer(model, settings, data_collator=lambda _: batch, train_dataset=range(3))  # type: ignore[arg-type]
+    trainer.train()
+    assert not torch.equal(model.point_head.layers[1].weight, before)
+    said = trainer.predict(range(3))  # type: ignore[arg-type]
+    logits, points = said.predictions
+    assert logits.shape == (3, 4, 64) and points.shape == (3, 4, 2, 2) and said.metrics["test_loss"] > 0
+
+
 def test_in_half_precision(model: PixelLM, batch: dict[str, Any], tmp_path: Path) -> None:
     """The parts that exist in bfloat16, what lies between them in float32, and nearly the same answers."""
     model.save_pretrained(tmp_path)
@@ -193,12 +216,29 @@ def test_sam_as_it_is_at_its_own_size(tiny: ModuleType) -> None:
         ({"lora_targets": ("query",)}, "no linear layer called query"),
         ({"vision_config": T.CLIPVisionConfig(image_size=64, patch_size=14)}, "image_size to 56"),
         ({"vision_config": T.ResNetConfig()}, "patch_size"),
+        ({"vision_config": T.SwinConfig()}, "no stages"),
+        ({"extractor_dim": 20}, "extractor_dim is 20.*multiple of 16"),
+        ({"extractor_dim": 24}, "extractor_dim is 24.*multiple of 16"),  # its half is not shared out among the heads
+        ({"tokens": 0}, "tokens is a whole number from 1 up, not 0"),
+        ({"tokens": 2.5}, "not 2.5"),
+        ({"extractor_depth": 0}, "extractor_depth is a whole number from 1"),
+        ({"point_dim": 0}, "point_dim"),
+        ({"lora_rank": -1}, "lora_rank is a whole number from 0"),
+        ({"proposal_dim": -8}, "proposal_dim"),
         ({"text_config": T.GPT2Config(bos_token_id=None, eos_token_id=None)}, "begin_token_id"),
     ],
 )
 def test_parts_that_do_not_go_together(tiny: ModuleType, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         PixelLM(tiny.tiny_config(**settings))
+
+
+def test_a_sam_whose_prompts_are_not_shared_out_among_heads(tiny: ModuleType) -> None:
+    sam = tiny.sam_config()
+    sam.prompt_encoder_config.hidden_size, sam.vision_config.num_pos_feats = 24, 12
+    with pytest.raises(InputError, match="prompt hidden_size of SAM is 24"):
+        tiny.tiny_config(sam_config=sam)
+    assert tiny.tiny_config(sam_config=sam, sam_encodes=False).prompt_dim == 24  # no masks, and so no heads
 
 
 def test_a_sam_of_two_sizes(tiny: ModuleType) -> None:

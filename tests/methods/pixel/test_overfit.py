@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wherein import geometry
-from wherein.methods.pixel.dense import precision_above
+from wherein.evaluation.metrics import precision
 from wherein.methods.pixel.model import PixelLM
 from wherein.methods.pixel.reader import PixelReader, Seen, frame_of
 
@@ -98,6 +98,6 @@ def test_pl_9_scenes_by_heart(tiny: ModuleType) -> None:
         errors += [np.abs(said[0] - boxes[0]).mean(), np.abs(said[2] - boxes[1]).mean()]
         found = np.concatenate([one.boxes for one in reader.refer(view, names)])
         ious += geometry.paired_iou(found, boxes).tolist()
-    precision = precision_above(np.array(ious))
-    print(f"P@0.5 {precision:.3f}, {np.mean(errors):.2f} px off")
-    assert precision is not None and precision >= 0.95 and max(errors) < 5
+    share = precision(np.array(ious), 0.5, strict=True)
+    print(f"P@0.5 {share:.3f}, {np.mean(errors):.2f} px off")
+    assert share is not None and share >= 0.95 and max(errors) < 5

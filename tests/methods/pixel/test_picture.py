@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from wherein.methods.pixel.picture import _gradient, draw_regions, draw_trace
 from wherein.methods.pixel.words import WORD
 
 GREY = np.full((300, 600, 3), 128, np.uint8)
+BOX = np.array([50.0, 50, 250, 250])
 
 
 def caption(text: str, places: dict[str, list[float]], boxes: bool = True) -> Caption:
@@ -62,13 +65,23 @@ def test_a_small_image_is_shown_larger_and_a_long_sentence_takes_lines() -> None
 
 
 def test_regions_have_their_captions_and_points_a_square() -> None:
-    box = Region(said(), box=np.array([50.0, 50, 250, 250]), proposal_score=0.9)
+    box = Region(said(), box=BOX, proposal_score=0.9)
     point = Region(caption("a spoon", {}), point=np.array([450.0, 150.0]))
     drawn = draw_regions(GREY, [box, point])
     changed = (drawn != 128).any(-1)
     assert drawn.shape == GREY.shape and changed[150, 50] and changed[150, 250] and not changed[150, 150]
     assert changed[100:200, 400:500].any() and not changed[150, 450]
     assert (draw_regions(GREY, []) == GREY).all()
+
+
+def test_a_picture_says_what_its_scores_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("wherein.methods.pixel.picture.draw", lambda image, groundings: drawn.extend(groundings))
+    draw_regions(GREY, [Region(said(), box=BOX, proposal_score=0.9), Region(said(), box=BOX)])
+    assert [(one.scores.tolist(), one.score_kind) for one in drawn] == [
+        ([0.9], "proposal_score"),
+        ([0.5], "caption_probability"),
+    ]
 
 
 def test_json() -> None:
@@ -83,6 +96,8 @@ def test_json() -> None:
     assert [word.text for word in cup.trace] == ["cup", "spoon"]
     region = Region(cup, point=np.array([3.0, 4.0]))
     assert (region.to_dict()["point"], region.to_dict()["box"], region.score) == ([3, 4], None, 0.5)
-    assert Region(cup, box=np.zeros(4), proposal_score=0.7).score == 0.7
+    found = Region(cup, box=np.zeros(4), proposal_score=0.7)
+    assert (region.score_kind, found.score, found.score_kind) == ("caption_probability", 0.7, "proposal_score")
+    assert found.to_dict()["score"] == 0.5 and found.to_dict()["score_kind"] == "caption_probability"
     with pytest.raises(ValueError, match="exactly one"):
         Region(cup)

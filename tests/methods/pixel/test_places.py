@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as T
 from transformers.models.sam.configuration_sam import SamMaskDecoderConfig
 from transformers.models.sam.modeling_sam import SamTwoWayTransformer
 
 from wherein.errors import InputError
-from wherein.methods.pixel.encoders import align, inside
+from wherein.methods.pixel.encoders import align, build, inside
 from wherein.methods.pixel.model import PixelLM
 from wherein.methods.pixel.prompts import NO_POINT, Prompts, embed, places, within
 from wherein.methods.pixel.two_way import TwoWay
@@ -35,12 +36,15 @@ def test_pl_2_the_whole_image_where_no_place_is_given(model: PixelLM, batch: dic
 
 
 def test_points_are_filled_up(model: PixelLM) -> None:
-    """A point that is none leaves its place in the table empty, and says nothing."""
+    """A point that is none leaves its place in the table empty, and says nothing. SAM puts "not a point" behind points
+    that come without a box: one point is two embeddings and four are five, as in the release. A box is four."""
     one = torch.tensor([[[10.0, 20.0]]])
     filled = torch.cat([one, torch.tensor([[[50.0, 50.0]]])], dim=1)
     alone = embed(model.prompt_encoder, Prompts(points=one))
     beside = embed(model.prompt_encoder, Prompts(points=filled, labels=torch.tensor([[1, NO_POINT]])))
     assert torch.equal(alone[:, 0], beside[:, 0]) and (beside[:, 1] == 0).all()
+    assert alone.shape == (1, 2, 32)
+    assert torch.equal(alone[0, 1], model.prompt_encoder.not_a_point_embed.weight[0])
     assert embed(model.prompt_encoder, Prompts.within(torch.rand(3, 4))).shape == (3, 5, 32)
     assert embed(model.prompt_encoder, Prompts(boxes=torch.rand(3, 4))).shape == (3, 4, 32)
 
@@ -120,6 +124,17 @@ def test_encoders_see_the_same_place(model: PixelLM) -> None:
         change = change.sum(-1) if change.shape[-1] > 20 else change.sum(1)
         rows, columns = change.shape[1:]
         assert change[0].argmax() == rows * columns - 1
+
+
+def test_an_encoder_without_a_feature_for_each_patch(tiny: ModuleType) -> None:
+    """MAE's leaves most patches out, and SAM's has another width than its configuration says."""
+    small = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
+    mae = T.ViTMAEConfig(**small, intermediate_size=32)
+    sam = T.SamVisionConfig(**small, output_channels=8, mlp_dim=32, global_attn_indexes=[0])
+    for vision, said in ((mae, "ViTMAEModel gives 5 features of 24 values, not 16 of 24"), (sam, "16 features of 8 v")):
+        encoder = build(tiny.tiny_config(vision_config=vision, sam_encodes=False))[0]
+        with pytest.raises(InputError, match=said), torch.inference_mode():
+            encoder(torch.rand(1, 3, 64, 64), torch.tensor([[64.0, 64.0]]))
 
 
 def test_inside() -> None:

@@ -142,6 +142,40 @@ def test_beams_find_a_likelier_caption(reader: PixelReader, image: Image) -> Non
     torch.testing.assert_close(written.states, states[0, : len(written.tokens)], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(40, 160, 3), (160, 40, 3)])
+@pytest.mark.parametrize("fit", ["pad", "squash"])
+def test_places_of_beams_on_a_long_image(
+    tiny: ModuleType, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, fit: str, shape: tuple[int, ...]
+) -> None:
+    """Words are where the likeliest caption, read again alone, says shares of the picture to be, not of the square."""
+    end = tokenizer.eos_token_id
+    config = tiny.tiny_config("decoder", vocabulary=len(tokenizer), begin_token_id=3, end_token_id=end, fit=fit)
+    reader = PixelReader(tiny.stirred(PixelLM(config), seed=4), tokenizer)
+    kept: list[Any] = []
+    placed = reader._placed
+    monkeypatch.setattr(reader, "_placed", lambda written, *more: kept.append(written) or placed(written, *more))
+    seen = reader.see(np.random.default_rng(0).integers(0, 255, shape, np.uint8))
+    caption = reader.caption(seen, beams=3, longest=20)
+    size = torch.tensor([shown(seen.frame)])
+    visual = reader.model.visual(seen.features, torch.tensor([0]), _whole(size))
+    labels = torch.tensor([[*kept[0].tokens, end]])
+    with torch.inference_mode():
+        _, _, said = reader.model.behind(visual, reader.texts(["A long image caption: "]), labels, size)
+    shares = (said[0] / size).numpy().astype(float)
+    long = [shape[1], shape[0]]
+    boxes = np.concatenate([shares.min(1), shares.max(1)], 1).clip(0, 1) * [*long, *long]
+    _, found = words(tokenizer, kept[0].tokens)
+    assert len(caption.words) == len(found) > 0
+    for word, where in zip(caption.words, found, strict=True):
+        assert word.box is not None
+        np.testing.assert_allclose(word.box, boxes[where.last], atol=0.05)
+
+
+def test_a_caption_without_a_lead(reader: PixelReader, image: Image) -> None:
+    caption = reader.caption(reader.see(image), longest=6, lead="")
+    assert 0 < caption.score <= 1
+
+
 def test_regions_together_and_alone(reader: PixelReader, image: Image) -> None:
     seen = reader.see(image)
     boxes = np.array([[5.0, 5.0, 60.0, 80.0], [70.0, 10.0, 200.0, 60.0]])
@@ -192,8 +226,8 @@ def test_a_box_beside_the_image_is_none(reader: PixelReader, monkeypatch: pytest
     monkeypatch.setattr(
         reader.model.point_head, "forward", lambda states, _: beside.expand(len(states), states.shape[1], 2, 2)
     )
-    (found,) = reader.refer(seen, ["a cat"])
-    assert found.invalid and len(found.scores) == 0
+    (found,) = reader.refer(seen, ["a cat"], masks=True)
+    assert found.invalid and len(found.scores) == 0 and found.mask is None
 
 
 @pytest.mark.parametrize(
@@ -223,6 +257,10 @@ def test_frames(width: int, height: int, fit: str, size: tuple[int, int]) -> Non
         (lambda reader, seen: reader.caption(seen, beams=0), "at least one beam"),
         (lambda reader, seen: reader.refer(seen, [" "]), "must have a word"),
         (lambda reader, seen: reader.refer(seen, ["cat " * 300]), "make it shorter"),
+        (lambda reader, seen: reader.refer(seen, [reader.tokenizer.eos_token]), "a control token"),
+        (lambda reader, seen: reader.refer(seen, ["a cat", f"a {reader.tokenizer.eos_token}cat"]), "a control token"),
+        (lambda reader, seen: reader.caption(seen, lead=f"A cat.{reader.tokenizer.eos_token}"), "a control token"),
+        (lambda reader, seen: reader.captions_at(seen, [[0, 0, 9, 9]]), "x and y"),
     ],
 )
 def test_questions_that_cannot_be_answered(reader: PixelReader, image: Image, ask: Any, said: str) -> None:

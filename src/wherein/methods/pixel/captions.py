@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wherein.geometry import area
 from wherein.synth.narrative import NOBODYS
 
-SCORE = "caption_probability"
+SCORE, PROPOSAL = "caption_probability", "proposal_score"
 
 
 class PlacedWord(NamedTuple):
@@ -88,8 +88,13 @@ class Region:
 
     @property
     def score(self) -> float:
-        """How sure it is that there is something, else how likely the caption is."""
+        """What it is ranked and shown by, of `score_kind`; the JSON has both kinds."""
         return self.caption.score if self.proposal_score is None else self.proposal_score
+
+    @property
+    def score_kind(self) -> str:
+        """How sure the model is that there is something, where it chose the box; else how likely the caption is."""
+        return SCORE if self.proposal_score is None else PROPOSAL
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; docs/json.md describes every key."""

@@ -7,10 +7,22 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig, SamConfig
 
 from wherein.errors import InputError
+from wherein.methods.pixel.two_way import HEADS
 
 FITS = ("pad", "squash")
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+LEAST = {
+    "tokens": 1,
+    "extractor_depth": 1,
+    "extractor_dim": 1,
+    "extractor_out": 1,
+    "lora_rank": 0,
+    "point_dim": 1,
+    "adapter_depth": 1,
+    "proposal_dim": 0,
+}
+"""The least that each size may be."""
 
 
 class LiteConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
@@ -38,18 +50,19 @@ class PixelLMConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     encoder wants its pixels, 0..1 · vision_trains: it is trained, too · text_config: a language model, encoder-decoder
     or decoder alone · fit: how a picture comes into the square, `pad`ded below and on the right, as published, or
     `squash`ed · tokens, extractor_depth, extractor_dim, extractor_out: of the prompt feature extractor (depth 2 in the
-    paper, 6 as released) · lora_rank, lora_scale, lora_targets: of the low-rank updates; the scale multiplies their
-    product as it is, and the targets are names of the language model's linear layers · points_per_token: 2, the corners
-    of a word's box, or 1 · point_dim: width inside the point head · adapter_depth: of the mask adapter ·
-    proposal_dim: width of the head that proposes boxes for dense captioning, 0 for none · carries: visual tokens carry
-    words of the cells that they look at, see `Carrier` · begin_token_id, end_token_id: of a caption; None: the language
-    model's own.
+    paper, 6 as released; the width is shared out among heads) · lora_rank, lora_scale, lora_targets: of the low-rank
+    updates; the scale multiplies their product as it is, and the targets are names of the language model's linear
+    layers · points_per_token: 2, the corners of a word's box, or 1 · point_dim: width inside the point head ·
+    adapter_depth: of the mask adapter · proposal_dim: width of the head that proposes boxes for dense captioning, 0 for
+    none · carries: visual tokens carry words of the cells that they look at, those of the one encoder, see `Carrier` ·
+    begin_token_id, end_token_id: of a caption; None: the language model's own.
 
     The default is the published build with SAM's encoder alone; `published` has both.
     Raises InputError for parts that do not go together.
     """
 
     model_type = "wherein_pixel"
+    keys_to_ignore_at_inference = ["text_loss", "point_loss", "mask_loss", "masks", "drawn", "skipped"]
     sub_configs = {"sam_config": AutoConfig, "vision_config": AutoConfig, "text_config": AutoConfig}
 
     def __init__(
@@ -124,6 +137,9 @@ class PixelLMConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
             raise InputError("A pixel-aligned model needs a vision encoder: set sam_encodes, or give a vision_config.")
         if self.points_per_token not in (1, 2):
             raise InputError(f"A word has 1 or 2 points, not {self.points_per_token}: set points_per_token to one.")
+        if self.carries and self.sam_encodes and self.vision_config is not None:
+            raise InputError("Words are carried from one vision encoder's cells: unset sam_encodes or vision_config.")
+        self._check_sizes()
         sam = self.sam_config
         if self.sam_encodes and sam.vision_config.image_size != self.side:
             raise InputError(
@@ -140,6 +156,24 @@ class PixelLMConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
                 "The language model's configuration names no token that begins or ends a text: give begin_token_id "
                 "and end_token_id."
             )
+
+    def _check_sizes(self) -> None:
+        for name, least in LEAST.items():
+            size = getattr(self, name)
+            if not isinstance(size, int) or size < least:
+                raise InputError(f"A pixel-aligned model's {name} is a whole number from {least} up, not {size!r}.")
+        widths = {"extractor_dim": self.extractor_dim}
+        if self.sam_encodes:
+            widths["prompt hidden_size of SAM"] = self.prompt_dim
+        for name, width in widths.items():
+            if width % (2 * HEADS):
+                raise InputError(
+                    f"The {name} is {width}, and half of it is shared out among {HEADS} heads: choose a multiple of "
+                    f"{2 * HEADS}."
+                )
+
+
+AutoConfig.register(PixelLMConfig.model_type, PixelLMConfig)
 
 
 def sam_huge(side: int = 384) -> SamConfig:

@@ -26,6 +26,7 @@ class VisionEncoder(nn.Module):
     """A vision model, with how it wants its pixels; features in raster order, without CLS and registers.
 
     side: of its input, pixels · grid: rows and columns of its features · width: C, of each.
+    Raises InputError where its patches do not fill its input, and when it is run, if it has no feature for each patch.
     """
 
     def __init__(self, model: nn.Module, side: int, patch: int, width: int, mean: Any, std: Any) -> None:
@@ -48,7 +49,13 @@ class VisionEncoder(nn.Module):
         out = self.model(x.to(next(self.model.parameters()).dtype))
         features = out if isinstance(out, Tensor) else out.last_hidden_state
         rows: Tensor = features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
-        return rows[:, rows.shape[1] - self.grid[0] * self.grid[1] :]
+        cells = self.grid[0] * self.grid[1]
+        if rows.shape[1] < cells or rows.shape[2] != self.width:
+            raise InputError(
+                f"The vision encoder {type(self.model).__name__} gives {rows.shape[1]} features of {rows.shape[2]} "
+                f"values, not {cells} of {self.width}, one a patch: choose a plain one, such as CLIP's or DINOv2's."
+            )
+        return rows[:, rows.shape[1] - cells :]
 
 
 def inside(sizes: Tensor, side: int) -> Tensor:
@@ -94,10 +101,10 @@ def _further(config: PixelLMConfig) -> VisionEncoder:
     from transformers import AutoModel
 
     sizes: list[Any] = [getattr(vision, name, None) for name in ("image_size", "patch_size", "hidden_size")]
-    if not all(isinstance(size, int) for size in sizes):
+    if not all(isinstance(size, int) for size in sizes) or hasattr(vision, "depths"):  # of stages, each coarser
         raise InputError(
             f"A {vision.model_type} cannot be a vision encoder here: its configuration must have image_size, "
-            "patch_size and hidden_size as whole numbers."
+            "patch_size and hidden_size as whole numbers, and no stages of coarser and coarser grids."
         )
     side, patch, width = sizes
     model = AutoModel.from_config(vision)  # type: ignore[no-untyped-call]

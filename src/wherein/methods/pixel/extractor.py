@@ -1,7 +1,7 @@
-"""The prompt feature extractor: what a place in a picture shows, in a few tokens (PixelLLM, CVPR'24, section 3).
+"""The prompt feature extractor: what a place in a picture shows, in a few tokens (PixelLLM, CVPR'24).
 
 Notable choices:
-- 27.2 M parameters at depth 2 as published; that count needs a last attention of full width, where SAM has half
+- 27.2 M parameters at depth 2; that count, the published one, needs a last attention of full width, where SAM has half
 - the dense part of the prompt, SAM's embedding of "no mask", goes through the projection of the other prompts
 """
 

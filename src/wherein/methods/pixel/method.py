@@ -104,11 +104,12 @@ class Pixel(Method):
     def describe(self, image: NDArray[np.uint8], places: Sequence[ArrayLike]) -> list[Region]:
         """A caption of each place: boxes float64[4], xyxy, and points float64[2], in pixels of the image.
 
-        Raises InputError for a place outside the image.
+        Raises InputError for a place outside the image, and for what is no place.
         """
         from wherein.methods.pixel.captions import Region
 
-        seen, given = self.see(image), [np.asarray(place, np.float64) for place in places]
+        given = _places(places)
+        seen = self.see(image)
         boxes = clip([place for place in given if place.shape == (4,)], image.shape[1], image.shape[0])
         points = [place for place in given if place.shape == (2,)]
         boxed = iter(zip(boxes, self.reader.captions_of(seen, boxes), strict=True))
@@ -148,6 +149,18 @@ def save(folder: str | Path, model: PixelLM, vlm: FrozenVLM, card: str) -> Path:
     settings = {name: getattr(model.config, name) for name in SETTINGS}
     trained = {name: p.detach().half() for name, p in model.kept().items()}
     return store.save(folder, Pixel.name, vlm, settings, trained, card)
+
+
+def _places(places: Any) -> list[NDArray[np.float64]]:
+    """Boxes float64[4] and points float64[2]. Raises InputError where one is neither."""
+    try:
+        given = [np.asarray(place, np.float64) for place in places]
+    except (TypeError, ValueError):  # no list, no numbers, or numbers in lists of unequal length
+        given = [np.empty(0)]
+    if any(place.shape not in ((2,), (4,)) for place in given):
+        said = " ".join(str(places).split())
+        raise InputError(f"Places are a list of boxes [x0, y0, x1, y1] and points [x, y], not {said[:80]}.")
+    return given
 
 
 def _default(vlm: FrozenVLM) -> DefaultVLM:

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel, initialization
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel, initialization
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPositionalEmbedding, SamPromptEncoder
+from transformers.utils.generic import ModelOutput
 
 from wherein.errors import InputError
 from wherein.methods.pixel import encoders, lora, losses
@@ -51,9 +52,9 @@ STAGES = {
 """What is trained: for captions, traces, phrases and boxes; and after that, for masks."""
 
 
-@dataclass(frozen=True, eq=False)
-class PixelOutput:
-    """What a forward pass says.
+@dataclass(eq=False)
+class PixelOutput(ModelOutput):
+    """What a forward pass says; all of it is there but for masks, which need a row that teaches one.
 
     loss: the weighted sum of the three behind it, float32[] each · logits float[R, T, V] before each label · points
     float[R, T, P, 2] behind each, model pixels · masks float[M, 4h, 4w]: logits for the rows `drawn` int64[M] ·
@@ -61,14 +62,14 @@ class PixelOutput:
     """
 
     loss: Tensor
-    text_loss: Tensor
-    point_loss: Tensor
-    mask_loss: Tensor
-    logits: Tensor
-    points: Tensor
-    masks: Tensor | None
-    drawn: Tensor | None
-    skipped: int
+    text_loss: Tensor | None = None  # transformers wants one field without a default value, the first
+    point_loss: Tensor | None = None
+    mask_loss: Tensor | None = None
+    logits: Tensor | None = None
+    points: Tensor | None = None
+    masks: Tensor | None = None
+    drawn: Tensor | None = None
+    skipped: int | None = None
 
 
 class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
@@ -76,7 +77,7 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     `language_model`: one that has its weights, in place of a new one; it becomes a part, updates and all. `connector`:
     what the first encoder's features float[B, N, C] are in words, float[B, N, D_t], for a model that carries them;
-    another model's, and so no part of this one.
+    another model's, and so no part of this one, nor saved with it.
     Everything is frozen but what the stage "words" trains; see `train_stage`.
     Raises InputError for a model that carries words without a connector.
     """
@@ -92,7 +93,10 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
     ) -> None:
         super().__init__(config)
         if config.carries and connector is None:
-            raise InputError("This pixel-aligned model carries words from a connector: build it with one.")
+            raise InputError(
+                "This pixel-aligned model carries words from a connector: build it with one, and load it with "
+                "from_pretrained(folder, connector=...), since a connector is another model's and not saved."
+            )
         self.connector = None if connector is None else partial(connector)  # a module would become a part
         sam = config.sam_config
         made = encoders.build(config)
@@ -148,7 +152,10 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> PixelLM:
-        """As of every model of transformers, from a folder or the Hub; frozen as a new one is."""
+        """As of every model of transformers, from a folder or the Hub; frozen as a new one is.
+
+        A model that carries words needs `connector=` here, too: see the class. Raises InputError without it.
+        """
         loaded = super().from_pretrained(*args, **kwargs)
         model: PixelLM = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
         model.train_stage("words")
@@ -302,3 +309,6 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def _sizes(self, count: int) -> Tensor:
         return torch.full((count, 2), float(self.config.side), device=self.device)
+
+
+AutoModel.register(PixelLMConfig, PixelLM)

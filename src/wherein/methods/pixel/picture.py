@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wherein.drawing import draw, draw_boxes, load_font
 from wherein.grounding import Grounding
-from wherein.methods.pixel.captions import SCORE, Caption, Region
+from wherein.methods.pixel.captions import Caption, Region
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -50,7 +50,8 @@ def draw_regions(image: NDArray[np.uint8], regions: Sequence[Region]) -> NDArray
     drawn = []
     for region in regions:
         box = np.concatenate([region.place - reach, region.place + reach]) if region.box is None else region.box
-        drawn.append(Grounding(region.caption.text.strip(), box[None], np.array([region.score]), SCORE, False, None))
+        score = np.array([region.score])
+        drawn.append(Grounding(region.caption.text.strip(), box[None], score, region.score_kind, False, None))
     return draw(image, drawn)
 
 

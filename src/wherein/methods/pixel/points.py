@@ -1,4 +1,4 @@
-"""The point head: where a word is, from the language model's state behind it (PixelLLM, CVPR'24, section 3)."""
+"""The point head: where a word is, from the language model's state behind it (PixelLLM, CVPR'24)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wherein.errors import InputError
 
-FILLED = 4  # embeddings of a box: two corners, and as many fillers, so that boxes and 2 x 2 points have the same number
+FILLED = 4  # embeddings of a box: two corners, and as many fillers
 NO_POINT = -10  # SAM's label of a place in the table that holds no point
 
 
@@ -87,7 +87,8 @@ def _overlap(boxes: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def embed(encoder: Any, prompts: Prompts) -> Tensor:
-    """Prompts -> float[R, P, 256] by SAM's prompt encoder: a box as its corners and fillers, points as themselves."""
+    """Prompts -> float[R, E, 256] by SAM's prompt encoder: a box as its corners and fillers, points as themselves and
+    one that is none, which SAM puts behind points that come without a box; of 2 x 2 points E is 5, as released."""
     if prompts.boxes is not None:
         filler = encoder.no_mask_embed.weight.expand(len(prompts), FILLED - 2, -1)
         return torch.cat([corners(encoder, prompts.boxes), filler], dim=1)

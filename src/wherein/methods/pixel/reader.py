@@ -47,6 +47,8 @@ class PixelReader:
 
     def __init__(self, model: PixelLM, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
+        added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._control = sorted(added | set(tokenizer.all_special_tokens))
         model.train(False)
 
     @torch.inference_mode()
@@ -62,7 +64,10 @@ class PixelReader:
         return Seen(frame, self.model.features(pixels, torch.tensor([[width, height]])))
 
     def caption(self, seen: Seen, beams: int = 1, longest: int = LONGEST, lead: str = CAPTION) -> Caption:
-        """A caption of the whole image, with a place for each word, in one pass; `lead`: the text before it."""
+        """A caption of the whole image, with a place for each word, in one pass; `lead`: the text before it.
+
+        Raises InputError for fewer than one beam or token, and a lead with a control token.
+        """
         return self._captions(seen, None, lead, beams, longest)[0]
 
     def captions_of(self, seen: Seen, boxes: ArrayLike, beams: int = 1, longest: int = LONGEST_REGION) -> list[Caption]:
@@ -86,9 +91,12 @@ class PixelReader:
     ) -> list[Caption]:
         """A caption of what is at each point float64[K, 2], x and y in pixels of the image.
 
-        Raises InputError for a point outside the image.
+        Raises InputError for a point outside the image, and for what is no point.
         """
-        given = np.asarray(places, dtype=np.float64).reshape(-1, 2)
+        given = np.asarray(places, dtype=np.float64)
+        if given.size and given.shape[-1:] != (2,):
+            raise InputError(f"A point is x and y: give points [K, 2], not {list(given.shape)}.")
+        given = given.reshape(-1, 2)
         size = (seen.frame.width, seen.frame.height)
         if not ((given >= 0) & (given <= size)).all():
             raise InputError(f"Points must be inside the image of {size[0]} x {size[1]} pixels: {given.tolist()}.")
@@ -124,13 +132,13 @@ class PixelReader:
 
     @torch.inference_mode()
     def refer(self, seen: Seen, phrases: Sequence[str], masks: bool = False) -> list[Grounding]:
-        """Where each phrase is: one box, and a mask if asked for; never absent, but invalid where the box that was said
-        holds nothing of the image.
+        """Where each phrase is: one box, and a mask if asked for; never absent, but invalid, with neither, where the
+        box that was said holds nothing of the image.
 
         The phrase is given, not written, and the place is read behind its last word. The score is the mean probability
         of its words for this image.
-        Raises InputError for a model of one point a token, a phrase without words or too long, and where masks are
-        asked of a model without SAM's image encoder.
+        Raises InputError for a model of one point a token, a phrase without words, with a control token or too long,
+        and where masks are asked of a model without SAM's image encoder.
         """
         if self.model.config.points_per_token != 2:
             raise InputError("A box needs two points: this model has one for each word.")
@@ -159,7 +167,7 @@ class PixelReader:
                 SCORE,
                 absent=False,
                 absent_probability=None,
-                mask=drawn[i],
+                mask=drawn[i] if holds[i] else None,
             )
             for i, phrase in enumerate(phrases)
         ]
@@ -195,7 +203,7 @@ class PixelReader:
     def labels(self, phrases: Sequence[str]) -> Tensor:
         """Phrases or captions as `PixelLM.forward` takes them: int64[R, T], each with its end.
 
-        Raises InputError for one without words or too long.
+        Raises InputError for one without words, with a control token or too long.
         """
         ids = [self._encode(phrase) for phrase in phrases]
         for phrase, own in zip(phrases, ids, strict=True):
@@ -208,15 +216,22 @@ class PixelReader:
         return self._table([[*own, self.model.config.end_token_id] for own in ids], IGNORED)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Texts before a caption as `PixelLM.forward` takes them: int64[R, S], for an encoder each with its end."""
+        """Texts before a caption as `PixelLM.forward` takes them: int64[R, S], for an encoder each with its end.
+
+        Raises InputError for one with a control token.
+        """
         closing = [self.model.config.end_token_id] if self.model.config.text_config.is_encoder_decoder else []
         return self._table([[*self._encode(text), *closing] for text in texts], FILLER)
 
     def _table(self, rows: Sequence[Sequence[int]], filler: int) -> Tensor:
         longest = max(len(row) for row in rows)
-        return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows], device=self.model.device)
+        filled = [[*row, *[filler] * (longest - len(row))] for row in rows]
+        return torch.tensor(filled, dtype=torch.long, device=self.model.device)
 
     def _encode(self, text: str) -> list[int]:
+        for token in self._control:
+            if token in text:  # its end, for one: a phrase of it alone has no word that a place could be read behind
+                raise InputError(f"The text {text!r} holds {token!r}, a control token of the model: leave it out.")
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _sizes(self, seen: Seen, count: int) -> Tensor:
