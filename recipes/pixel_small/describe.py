@@ -1,30 +1,37 @@
-"""How well a pixel-aligned adapter describes places on labelled photographs; the last line of stdout is JSON.
+"""How well a pixel-aligned model describes places, or traces captions, on photographs; the last line of stdout is JSON.
 
 Every labelled box is described, and scored by BLEU, ROUGE-L, CIDEr and METEOR against all of its phrases. Dense
 captions are compared with all boxes and phrases: `dense_map` over 30 thresholds of IoU and METEOR, `found_map` over
-those of IoU alone. Published figures are of Visual Genome's regions and of RefCOCOg. The scorers are an extra,
-wherein[captions], and need Java.
+those of IoU alone. Published figures are of Visual Genome's regions and of RefCOCOg.
+With --narratives, each image is captioned instead: the caption is scored against all of the image's narratives, and the
+places of its words against the mouse of each, by LBM with windows 0 and 1 (lower is better; means over narratives).
+The scorers are an extra, wherein[captions], and need Java.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from wherein import images
-from wherein.data import Sample, open_dataset
-from wherein.errors import WhereinError
+from wherein.data import Narrative, Sample, open_dataset, read_narratives
+from wherein.errors import InputError, WhereinError
 from wherein.evaluation.captions import Meteor, score_captions
+from wherein.evaluation.dense import Described, Score, box_map, dense_map
+from wherein.evaluation.lbm import lbm
 from wherein.methods.pixel import Pixel
-from wherein.methods.pixel.dense import Described, Score, dense_map
+from wherein.training.lessons import words_of
 from wherein.vlm import load_vlm
 
+Track = Callable[[Iterable[Any]], Iterable[Any]]
 LONG = 100  # boxes that dense captioning gives, however unsure, as published
 
 
@@ -53,27 +60,59 @@ def described(method: Pixel, samples: Iterable[Sample]) -> tuple[list[str], list
     return said, true, dense
 
 
+def traced(method: Pixel, narratives: Iterable[Narrative], track: Track) -> dict[str, float]:
+    """The figures of captions with places, and how many images and traces they are of."""
+    said, true = list[str](), list[list[str]]()
+    costs: dict[int, list[float]] = {0: [], 1: []}
+    by_image: dict[Path, list[Narrative]] = {}
+    for narrative in narratives:
+        by_image.setdefault(narrative.path, []).append(narrative)
+    for path, own in track(by_image.items()):
+        image = images.load(path)
+        caption = method.caption(image)
+        sides = np.array([*image.shape[1::-1]] * 2)
+        places = np.array([word.place for word in caption.words if word.box is not None]).reshape(-1, 4) / sides
+        said.append(caption.text)
+        true.append([one.caption for one in own])
+        for one in own:
+            mouse = words_of(one, *sides[:2].tolist())
+            for window, found in costs.items():
+                cost = lbm(places, np.array([box for *_, box in mouse]).reshape(-1, 4) / sides, window)
+                found += [] if cost is None else [cost]
+    both = {f"lbm{window}": float(np.mean(found)) for window, found in costs.items() if found}
+    return {"images": len(said), "traces": len(costs[0]), **score_captions(said, true), **both}
+
+
 def figures(method: Pixel, samples: Iterable[Sample], meteor: Score) -> dict[str, float]:
     """Every figure, and how many boxes and images they are of."""
     said, true, dense = described(method, samples)
-    grid = dense_map(dense, meteor) if method.proposes else None
-    both = {} if grid is None else {"dense_map": float(grid.mean()), "found_map": float(grid[:, 0].mean())}
-    return {"images": len(dense), "boxes": len(said), **score_captions(said, true), **both}
+    found = {"images": len(dense), "boxes": len(said), **score_captions(said, true)}
+    if method.proposes:
+        found["dense_map"] = float(dense_map(dense, meteor).mean())
+        found["found_map"] = float(box_map(dense).mean())
+    return found
 
 
 def main() -> None:
     """Ask and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--adapter", required=True, help="folder that train.py wrote")
-    parser.add_argument("--data", type=Path, required=True, help="a data set that `wherein eval` reads")
+    parser.add_argument("--adapter", help="folder that train.py wrote; default: the one in the package")
+    parser.add_argument("--data", type=Path, help="a data set that `wherein eval` reads")
+    parser.add_argument("--narratives", type=Path, help="Localized Narratives instead: a file of JSON lines")
     parser.add_argument("--images", type=Path, help="the folder of its images")
     parser.add_argument("--split", help="the part of it, where it has several")
     parser.add_argument("--device", default="auto", help="cpu, cuda ...; auto takes the fastest there is")
     given = parser.parse_args()
+    if (given.data is None) == (given.narratives is None) or (given.narratives and not given.images):
+        raise InputError("Give --data, or --narratives with --images.")
     meteor = Meteor()  # first: what is missing is told at once
-    samples = list(open_dataset(given.data, given.images, "auto", given.split).samples())
-    method = Pixel(load_vlm("default", given.device), given.adapter)
-    found = figures(method, track(samples, "images", console=Console(stderr=True)), meteor)
+    bar: Track = partial(track, description="images", console=Console(stderr=True))
+    if given.narratives:
+        told = list(read_narratives(given.narratives, given.images))
+        found = traced(Pixel(load_vlm("default", given.device), given.adapter), told, bar)
+    else:
+        samples = list(open_dataset(given.data, given.images, "auto", given.split).samples())
+        found = figures(Pixel(load_vlm("default", given.device), given.adapter), bar(samples), meteor)
     print(json.dumps({name: round(value, 4) for name, value in found.items()}))
 
 

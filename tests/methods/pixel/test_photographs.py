@@ -1,0 +1,297 @@
+"""Training on photographs that people described: readers, lessons, stages and the recipe, on pictures made here."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wherein.data import Complaints, open_dataset, read_narratives
+from wherein.data.captions import read_captions
+from wherein.errors import InputError
+from wherein.geometry import Frame
+from wherein.methods.pixel.model import PixelLM
+from wherein.methods.pixel.reader import LONGEST, PixelReader
+from wherein.methods.pixel.scenes import Scene
+from wherein.training.lessons import KINDS, Captions, Lesson, Narratives, Phrases, Regions, Source, scaled
+from wherein.training.photographs import PhotographTask, fitted, lesson_loss, rows_of
+from wherein.training.stages import STAGES
+from wherein.training.trainer import TrainConfig, fit
+
+RECIPE = Path(__file__).parents[3] / "recipes" / "pixel_published"
+RED, BLUE = [10, 20, 40, 60], [60, 20, 90, 70]  # xyxy on a picture of 100 x 80 pixels
+WORDS = ["red", "blue", "left", "right", "and", "the", "box", "where", "is", "A", "photo", "of", "an", "object"]
+NAMES = [f"{i:012d}.jpg" for i in range(1, 4)]
+
+
+def write(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder: images of a red box on the left and a blue one on the right, and all that is said of them."""
+    picture = np.full((80, 100, 3), 128, np.uint8)
+    for (x0, y0, x1, y1), colour in ((RED, (230, 40, 40)), (BLUE, (50, 70, 230))):
+        picture[y0:y1, x0:x1] = colour
+    (tmp_path / "images").mkdir()
+    for name in NAMES:
+        Image.fromarray(picture).save(tmp_path / "images" / name)
+    images = [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(NAMES, 1)]
+    said = [{"id": i, "image_id": 1 + i % 3, "caption": text} for i, text in enumerate(["the red box"] * 3 + ["a box"])]
+    write(tmp_path / "captions.json", {"images": images, "annotations": said})
+    boxes = [(name, box) for name, box in (("red box", RED), ("blue box", BLUE))]
+    things = [
+        {
+            "id": 10 * image["id"] + kind,
+            "image_id": image["id"],
+            "category_id": kind,
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]],
+            "area": (x1 - x0) * (y1 - y0),
+            "iscrowd": 0,
+        }
+        for image in images
+        for kind, (_, (x0, y0, x1, y1)) in enumerate(boxes, 1)
+    ]
+    kinds = [{"id": i, "name": name} for i, (name, _) in enumerate(boxes, 1)]
+    write(tmp_path / "boxes.json", {"images": images, "annotations": things, "categories": kinds})
+    with (tmp_path / "narratives.jsonl").open("w") as stream:
+        for i in range(1, 4):
+            stream.write(json.dumps(narrative(i)) + "\n")
+    return tmp_path
+
+
+def narrative(image: int) -> dict[str, Any]:
+    """ "red" while the mouse goes round the red box, then "and" without moving, then "blue"."""
+    strokes = []
+    for start, (x0, y0, x1, y1) in ((0.0, RED), (2.0, BLUE)):
+        corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+        strokes.append([{"x": x / 100, "y": y / 80, "t": start + 0.3 * i} for i, (x, y) in enumerate(corners)])
+    times = [("red", 0.0, 0.9), ("and", 1.0, 1.9), ("blue", 2.0, 2.9)]
+    return {
+        "dataset_id": "mscoco_train2017",
+        "image_id": str(image),
+        "caption": "red and blue",
+        "timed_caption": [{"utterance": text, "start_time": start, "end_time": end} for text, start, end in times],
+        "traces": strokes,
+    }
+
+
+def source(kind: str, data: Path) -> Source:
+    images = data / "images"
+    if kind == "narratives":
+        return Narratives(read_narratives(data / "narratives.jsonl", images))
+    if kind == "captions":
+        return Captions(read_captions(data / "captions.json", images))
+    samples = open_dataset(data / "boxes.json", images, "auto", None).samples()
+    return Regions(samples) if kind == "regions" else Phrases(samples, masks=kind == "masks")
+
+
+@pytest.fixture(params=["seq2seq", "decoder"])
+def reader(request: pytest.FixtureRequest, tiny: ModuleType) -> PixelReader:
+    torch.manual_seed(0)
+    tokenizer = tiny.word_tokenizer(WORDS)
+    config = tiny.tiny_config(request.param, vocabulary=len(tokenizer), proposal_dim=8, end_token_id=tiny.END)
+    return PixelReader(tiny.stirred(PixelLM(config)), tokenizer)
+
+
+def test_captions_of_coco(data: Path) -> None:
+    first, *_ = read_captions(data / "captions.json", data / "images")
+    assert (first.name, first.captions) == (NAMES[0], ("the red box", "a box"))
+    broken = json.loads((data / "captions.json").read_text())
+    broken["annotations"][0]["caption"] = None
+    broken["images"][1]["file_name"] = "../secret.jpg"
+    told: list[str] = []
+    kept = list(read_captions(write(data / "broken.json", broken), data / "images", Complaints(told.append)))
+    assert [one.name for one in kept] == [NAMES[0], NAMES[2]] and kept[0].captions == ("a box",)
+    assert "annotations[0]" in told[0] and "images[1]" in told[1]
+    with pytest.raises(InputError, match="caption"):
+        list(read_captions(data / "broken.json", data / "images"))
+
+
+def test_a_narrative_has_the_mouse_at_its_words(data: Path) -> None:
+    lesson = source("narratives", data).lesson(0, np.random.default_rng(0))
+    words = {lesson.scene.phrases[0][start:end]: box.tolist() for start, end, box in lesson.trace}
+    assert words["red"] == RED and words["blue"] == BLUE
+    assert lesson.scene.boxes.tolist() == [[0, 0, 100, 80]] and lesson.share == 1
+
+
+def test_phrases_have_questions_boxes_and_masks(data: Path) -> None:
+    scene = source("masks", data).lesson(0, np.random.default_rng(3)).scene
+    assert scene.questions == tuple(f"where is {phrase}" for phrase in scene.phrases)
+    assert scene.masks is not None
+    for box, mask in zip(scene.boxes, scene.masks, strict=True):
+        y, x = mask.nonzero()
+        assert np.abs(np.array([x.min(), y.min(), x.max() + 1, y.max() + 1]) - box).max() <= 1
+
+
+def test_regions_are_mirrored_with_their_words() -> None:
+    """Half of them: the red box is on the left, or said to be on the right."""
+    image = np.zeros((80, 100, 3), np.uint8)
+    scene = Scene(image, ("red box on the left",), ("",), np.array([RED], float))
+    assert scene.mirror().phrases == ("red box on the right",)
+
+
+def test_regions_come_both_ways_round(data: Path) -> None:
+    regions = source("regions", data)
+    colours = set()
+    for seed in range(12):
+        lesson = regions.lesson(0, np.random.default_rng(seed))
+        for phrase, (x0, y0, x1, y1) in zip(lesson.scene.phrases, lesson.scene.boxes, strict=True):
+            r, _, b = lesson.scene.image[int((y0 + y1) / 2), int((x0 + x1) / 2)]
+            assert (r > b) == phrase.startswith("red")
+            colours.add((phrase, x0 < 50))
+    assert len(colours) == 4
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.25, 2.0])
+def test_a_scale_keeps_words_and_places_together(scale: float) -> None:
+    image = np.zeros((80, 100, 3), np.uint8)
+    image[20:60, 10:40] = 255
+    lesson = Lesson("phrases", Scene(image, ("red box",), ("where is red box",), np.array([RED], float)))
+    for seed in range(8):
+        made = scaled(lesson, (scale, scale), np.random.default_rng(seed))
+        assert made.share == min(scale, 1.0)
+        square, frame = fitted(made.scene.image, 64, "pad", made.share)
+        x0, y0, x1, y1 = np.round(frame.to_model(made.scene.boxes)[0]).astype(int).tolist()
+        assert square[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].min() > 200  # the box holds the thing, and only it
+        assert square[: max(0, y0 - 2)].max(initial=0) < 60 and square[y1 + 2 :].max(initial=0) < 60
+
+
+def test_the_square_is_padded_below_and_on_the_right() -> None:
+    square, frame = fitted(np.full((50, 100, 3), 255, np.uint8), 64, "pad", 0.5)
+    assert square[:16, :32].min() == 255 and square[16:].max() == 0 and square[:, 32:].max() == 0
+    assert frame.to_model(np.array([[0.0, 0, 100, 50]])).tolist() == [[0, 0, 32, 16]]
+    assert fitted(np.zeros((50, 100, 3), np.uint8), 64, "squash")[1] == Frame.identity(100, 50).resize(64, 64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_teaches_its_task(kind: str, data: Path, reader: PixelReader) -> None:
+    lessons = [source(kind, data).lesson(i, np.random.default_rng(i)) for i in range(2)]
+    rows, _ = rows_of(reader, lessons)
+    count = sum(len(lesson.scene.phrases) for lesson in lessons)
+    assert len(rows["labels"]) == len(rows["text"]) == len(rows["rows"]) == count
+    assert ("points" in rows, "boxes" in rows, "masks" in rows, "prompts" in rows) == (
+        kind == "narratives",
+        kind in ("phrases", "masks"),
+        kind == "masks",
+        kind == "regions",
+    )
+    reader.model.train_stage("masks" if kind == "masks" else "words")
+    loss = lesson_loss(reader, lessons)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(loss)
+    reached = {name.split(".")[0] for name, p in reader.model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert ("point_head" in reached) == (kind in ("narratives", "phrases", "masks"))
+    assert ("mask_adapter" in reached) == (kind == "masks") and ("proposals" in reached) == (kind == "regions")
+
+
+def test_what_is_too_long_is_cut(data: Path, reader: PixelReader) -> None:
+    """A narrative loses its end, and a phrase that was cut teaches nothing (PL-5)."""
+    image = np.zeros((80, 100, 3), np.uint8)
+    scene = Scene(image, ("red " * (LONGEST + 9),), ("where is",), np.array([RED], float))
+    rows, _ = rows_of(reader, [Lesson("phrases", scene)])
+    assert rows["labels"].shape == (1, LONGEST) and reader.model.config.end_token_id not in rows["labels"]
+    out = reader.model(**rows)
+    assert out.skipped == 1 and float(out.point_loss.detach()) == 0
+
+
+def test_it_learns_and_is_measured(data: Path, tmp_path: Path, reader: PixelReader) -> None:
+    kinds = ("narratives", "captions", "phrases", "regions")
+    sources = {kind: [source(kind, data)] for kind in kinds}
+    task = PhotographTask(reader, sources, sources, STAGES["joint"].data, 6, seed=0)
+    folder = tmp_path / "pictures"
+    before = task.evaluate(0, folder, count=2)
+    assert set(before) == {f"loss_{kind}" for kind in kinds} | {"p50", "p50_centre", "words_off", "words_off_centre"}
+    schedule = TrainConfig(30, 3e-3, warmup=5, final=0.0, evaluate_every=30, save_every=30)
+    after = fit(task, schedule, tmp_path / "run", pace=STAGES["joint"].pace(reader.model))
+    assert all(after[f"loss_{kind}"] < before[f"loss_{kind}"] for kind in ("narratives", "captions"))
+    assert {path.name for path in folder.iterdir()} == {"0000000-narratives.png", "0000000-phrases.png"}
+
+
+def test_damaged_pictures_are_drawn_again(data: Path, reader: PixelReader) -> None:
+    (data / "images" / NAMES[1]).write_bytes(b"no image")
+    task = PhotographTask(reader, {"captions": [source("captions", data)]}, {}, {"captions": 1}, 8, seed=0)
+    assert torch.isfinite(task.loss(0, 1))
+    for name in NAMES:
+        (data / "images" / name).write_bytes(b"no image")
+    with pytest.raises(InputError, match="none could be used"):
+        task.loss(0, 1)
+
+
+def test_a_stage_needs_its_data(data: Path, reader: PixelReader) -> None:
+    with pytest.raises(InputError, match="give data of narratives"):
+        PhotographTask(reader, {"captions": [source("captions", data)]}, {}, STAGES["trace"].data, 2, seed=0)
+    with pytest.raises(InputError, match="no narratives"):
+        Narratives([])
+
+
+def test_the_published_stages(tiny: ModuleType) -> None:
+    """SPEC 3.4: steps, rates, and what a block of the vision encoder takes of the rate."""
+    assert [(name, stage.batch, stage.steps, stage.warmup, stage.rate) for name, stage in STAGES.items()] == [
+        ("captions", 256, 10_000, 250, 5e-5),
+        ("trace", 256, 10_000, 250, 5e-5),
+        ("refer", 64, 120_000, 1_000, 5e-5),
+        ("segment", 64, 60_000, 500, 5e-5),
+        ("dense", 64, 40_000, 1_000, 1e-4),
+        ("joint", 128, 240_000, 2_000, 1e-4),
+    ]
+    model = PixelLM(tiny.tiny_config())
+    pace = STAGES["dense"].pace(model)
+    names = {name: round(pace(name), 9) for name in model.trained()}
+    blocks = [{names[name] for name in names if f"encoders/1/model/encoder/layers/{i}/" in name} for i in range(2)]
+    assert blocks == [{0.64}, {0.8}]
+    assert {names[name] for name in names if "embeddings" in name} == {0.512}
+    assert {pace for name, pace in names.items() if not name.startswith("encoders")} == {1.0}
+    segment = STAGES["segment"].pace(model)
+    assert segment("mask_adapter/alpha") == 10 and segment("point_head/0/weight") == 1
+    assert set(STAGES["trace"].pace(model)(name) for name in names) == {1.0}
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Any:
+    if not RECIPE.is_dir():
+        pytest.skip("the recipes are not part of this copy of the source")
+    spec = importlib.util.spec_from_file_location("pixel_published", RECIPE / "train.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_stage_begins_where_another_ended(
+    recipe: Any, data: Path, tmp_path: Path, reader: PixelReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a folder to a folder, by the command line; a run that is there is not done again."""
+    start = tmp_path / "start"
+    reader.model.save_pretrained(start)
+    reader.tokenizer.save_pretrained(start)
+    images = str(data / "images")
+    captions, phrases = str(data / "captions.json"), str(data / "boxes.json")
+    common = ["--steps", "2", "--batch", "2", "--device", "cpu"]
+
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *common])
+        recipe.main()
+
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    run("--stage", "captions", "--start", str(start), "--data", "captions", captions, images, "--out", first)
+    told = ("--data", "phrases", phrases, images, "--held-out", "phrases", phrases, images)
+    run("--stage", "refer", "--start", first, *told, "--out", second)
+    trained = PixelLM.from_pretrained(second)
+    changed = [not torch.equal(p, reader.model.state_dict()[n]) for n, p in trained.state_dict().items()]
+    assert any(changed) and not all(changed)
+    with pytest.raises(InputError, match="captions_or_so"):
+        run("--stage", "refer", "--start", first, "--data", "captions_or_so", captions, images, "--out", first)
+    with pytest.raises(InputError, match="--start or --parts"):
+        run("--stage", "refer", "--out", first)
