@@ -44,6 +44,33 @@ def test_the_model_reads_examples_as_one_text_with_the_question(
         assert prefix.length == whole.shape[1] and int(prefix.position[0]) == whole.shape[1]
 
 
+@pytest.mark.parametrize("family", ["flamingo_mpt1b", "flamingo_mpt7b", "flamingo_rpj3b"])
+def test_openflamingo_reads_them_as_one_prompt_of_several_images(
+    build: Any, family: str, examples: list[Example], image: NDArray[np.uint8]
+) -> None:
+    """PIN's own in-context model: the states of one plain run, each text behind its image and the chunk's end."""
+    vlm = build(family)
+    method = InContext(vlm, examples[:2])
+    codec, texts, pictures = CODECS[vlm.codec], [], []
+    for example in examples[:2]:
+        pixels, (frame,) = vlm.prepare([example.image])
+        box = codec.encode(frame.to_model(example.box[None])[0], frame.model_width, frame.model_height)
+        texts.append(f"<image>In the image is a dog located at {box}<|endofchunk|>")
+        pictures.append(pixels["pixel_values"])
+    pixels, _ = vlm.prepare([image])
+    texts.append("<image>In the image is")
+    ids = [token for text in texts for token in vlm.tokenizer.encode(text, add_special_tokens=False)]
+    several = torch.stack([*pictures, pixels["pixel_values"]], dim=1)
+    with torch.inference_mode():
+        whole = vlm.model(input_ids=torch.tensor([ids]), pixel_values=several).last_hidden_state
+        for _ in range(2):  # the examples are not used up
+            prefix = vlm.prefix(vlm.features(pixels), before=method._shown)
+            torch.testing.assert_close(prefix.last, whole[:, -1], atol=1e-4, rtol=1e-3)
+            assert prefix.length == len(ids)
+    found = method.ground(image, ["a cat", "the dog"])
+    assert len(found) == 2 and all(one.answer is not None and "endofchunk" not in one.answer for one in found)
+
+
 def test_examples_are_encoded_once(tiny_vlm: Any, examples: list[Example], image: NDArray[np.uint8]) -> None:
     method, already = InContext(tiny_vlm, examples), tiny_vlm.encoded
     for _ in range(2):

@@ -92,7 +92,7 @@ class FrozenVLM(ABC):
     box format the model was trained to write itself, if any, and native_prompt: what a user is to say for it, behind
     the image alone, where `{phrase}` stands for "cat" · keeps_cells: the
     connector makes one token of each cell, in order, so an image may be shown through some of its cells only ·
-    interleaves: it takes several images with text between them ·
+    interleaves: it takes several images with text between them, and example_end ends the text of each ·
     latents: the language model sees latent queries, each of them made of all cells · takes_rows: further rows of x_v,
     behind an image's own, reach the language model · encoder_blocks: the vision encoder's.
     """
@@ -108,6 +108,7 @@ class FrozenVLM(ABC):
     locate_prompt: str
     keeps_cells: bool
     interleaves: bool = False
+    example_end: str = "\n"
     native: str = ""
     native_prompt: str = ""
     latents: bool = False

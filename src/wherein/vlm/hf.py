@@ -230,8 +230,6 @@ class HFVLM(FrozenVLM):
         text: Sequence[int] = (),
     ) -> Prefix:
         """The model's own forward pass on the features and the prompt up to the answer; see FrozenVLM."""
-        if before is not None:
-            self.check_interleaves()
         if cells is not None:
             raise InputError(f"{self.name} cannot be shown some of an image's cells only.")
         text = [*([] if bare else self.encode(self.shared_prompt)), *text]
@@ -240,6 +238,8 @@ class HFVLM(FrozenVLM):
         starting = self._starting(len(x_v))
         if self.appends and not starting:
             inputs, text = self._followed(inputs, text), []
+        if before is not None:
+            inputs |= self._behind(before, inputs)
         self._rows = x_v.shape[1]
         last: list[Tensor] = []
         decoder = self.decoder()
@@ -336,6 +336,16 @@ class HFVLM(FrozenVLM):
         if "image_attention_mask" in inputs:
             more["image_attention_mask"] = inputs["image_attention_mask"][:, -1:].expand(-1, len(text), -1)
         return {name: torch.cat([x, more[name]], dim=1) if name in more else x for name, x in inputs.items()}
+
+    def _behind(self, before: Prefix, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What makes rows of inputs follow the one row of a prefix. Raises InputError for a model of one image."""
+        self.check_interleaves()
+        mask = inputs["attention_mask"]
+        past = before.select([0] * len(mask))
+        return {
+            "past_key_values": past.cache,
+            "attention_mask": torch.cat([mask.new_ones(len(mask), past.length), mask], dim=1),
+        }
 
     def _stack(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         lengths = {one["input_ids"].shape[1] for one in inputs}

@@ -19,7 +19,6 @@ from wherein.phrases import noun_phrase
 from wherein.vlm.base import FrozenVLM
 from wherein.vlm.prefix import Prefix
 
-END = "\n"  # of an example, and so of an answer
 SHOTS, DRAWN = 5, 10  # examples that a model is shown, and that a random box is drawn from
 
 
@@ -48,7 +47,7 @@ class InContext(Method):
             box = frame.to_model(example.box[None])[0]
             answer = codec.encode(box, frame.model_width, frame.model_height)
             question = vlm.locate_prompt.format(phrase=noun_phrase(example.phrase))
-            shown.append((vlm.features(pixels), f"{question} {answer}{END}"))
+            shown.append((vlm.features(pixels), f"{question} {answer}{vlm.example_end}"))
         return vlm.examples(shown)
 
     def ground(
@@ -58,7 +57,7 @@ class InContext(Method):
         pixels, frames = self.vlm.prepare([image])
         with self.vlm.lock, torch.inference_mode():
             prefix = self.vlm.prefix(self.vlm.features(pixels), frames, before=self._shown)
-            return answers(self.vlm, prefix, frames[0], phrases, stop=END)
+            return answers(self.vlm, prefix, frames[0], phrases, stop=self.vlm.example_end)
 
 
 @register

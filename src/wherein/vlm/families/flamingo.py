@@ -40,6 +40,8 @@ class Flamingo(HFVLM):
     blocks_path = "vision_model.encoder.layers"
     patches_path = "vision_model.embeddings"
     latents = True
+    interleaves = True
+    example_end = "<|endofchunk|>"
     lead = "<image>"
     checkpoint = "openflamingo/OpenFlamingo-3B-vitl-mpt1b"
     licence = "MIT (weights: MPT-1B, Apache-2.0)"
@@ -71,7 +73,7 @@ class Flamingo(HFVLM):
     def call(self, text: str, image: NDArray[np.uint8]) -> Mapping[str, Any]:
         """Pixels and the ids of the text, the image's token among them."""
         pixels = self.processor.image_processor(image, return_tensors="pt")
-        words = self.tokenizer(text, return_tensors="pt")
+        words = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")  # a prompt begins with its image
         return {"input_ids": words["input_ids"], "attention_mask": words["attention_mask"], **pixels}
 
     def decoder(self) -> Any:
