@@ -17,17 +17,24 @@ CONFIG = replace(AUGMENTED, pairs=0.3)  # two things of one name: then the phras
 
 class Stores(NamedTuple):
     """train: to learn from · held_out: of COCO's and VOC's categories, never trained on · known: fresh ones of those
-    that are."""
+    that are · licences: of the cut-outs trained on."""
 
     train: FeatureStore
     held_out: FeatureStore
     known: FeatureStore
+    licences: str
+
+    def build(self) -> Stores:
+        """Make and encode what is missing of all of them."""
+        for store in (self.train, self.held_out, self.known):
+            store.build()
+        return self
 
 
 def stores(
     vlm: FrozenVLM, cache: Path, count: int, seed: int, objects: Path | None, backgrounds: Path | None
 ) -> Stores:
-    """`count` composites to train on and `HELD_OUT` of each other kind, made and encoded in `cache` where missing.
+    """`count` composites to train on and `HELD_OUT` of each other kind, to be built in the folder `cache`.
 
     Raises InputError for a folder that holds no cut-outs or no pictures.
     """
@@ -38,10 +45,11 @@ def stores(
     def store(split: str, own: ObjectBank, images: int, stream: int) -> FeatureStore:
         """Composites of one kind, from a seed of their own."""
         about = {"seed": seed, "objects": len(bank), "backgrounds": backgrounds, "config": CONFIG, "split": split}
-        return FeatureStore(cache, vlm, composed(own, grounds, vlm.size[0], stream, CONFIG), images, about).build()
+        return FeatureStore(cache, vlm, composed(own, grounds, vlm.size[0], stream, CONFIG), images, about)
 
     return Stores(
         store("train", trained, count, seed),
         store("held out", held_out, HELD_OUT, seed + 1_000_003),
         store("known", trained, HELD_OUT, seed + 2_000_003),
+        trained.licences,
     )

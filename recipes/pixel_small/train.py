@@ -35,7 +35,9 @@ def figures_of(task: PixelTask, kinds: Stores, count: int) -> dict[str, dict[str
     }
 
 
-def card(about: dict[str, object], schedule: TrainConfig, figures: dict[str, dict[str, float]], count: int) -> str:
+def card(
+    about: dict[str, object], licences: str, schedule: TrainConfig, figures: dict[str, dict[str, float]], count: int
+) -> str:
     """What is to be known of the adapter."""
     rows = "\n".join(
         f"| {key} | {figures['held_out'][key]:.3f} | {figures['known'][key]:.3f} |" for key in figures["known"]
@@ -51,6 +53,7 @@ Trained with `recipes/pixel_small` on self-made composites and narratives; no la
 used, and no category of COCO or VOC was pasted in training.
 
 - data and rows of a step: {about}
+- licences of the cut-outs pasted in training: {licences}
 - training: {schedule}
 
 Figures on {count} composites each, of COCO's and VOC's categories and of those trained; what they mean is said in
@@ -80,7 +83,8 @@ def main() -> None:
     parser.add_argument("--sparse", action="store_true", help="ablation: no places of narratives' words are learnt")
     given = parser.parse_args()
     vlm = load_vlm("default", given.device)
-    kinds = stores(vlm, given.cache or given.out / "cache", given.images, given.seed, given.objects, given.backgrounds)
+    cache = given.cache or given.out / "cache"
+    kinds = stores(vlm, cache, given.images, given.seed, given.objects, given.backgrounds).build()
     torch.manual_seed(given.seed)
     sizes = {**SIZES, "lora_rank": given.rank}
     reader = begin(vlm, **sizes)
@@ -96,7 +100,8 @@ def main() -> None:
     fit(task, schedule, given.out, resume=True, about=about)
     count = kinds.held_out.count
     figures = figures_of(task, kinds, count)
-    save(given.out, reader.model, vlm, card(about, schedule, figures, count))
+    if given.boxes == "points":  # what writes its boxes as text is an ablation, which the method pixel could not read
+        save(given.out, reader.model, vlm, card(about, kinds.licences, schedule, figures, count))
     print(json.dumps({"adapter": str(given.out), **about, **figures}))
 
 

@@ -155,5 +155,5 @@ def test_categories_of_coco_and_voc_are_pasted_when_asked_for(
 
 @pytest.mark.parametrize(("about", "said"), [({}, "no category of COCO"), ({"keep_held_out": True}, "also categories")])
 def test_the_card_says_what_was_pasted(about: dict[str, object], said: str) -> None:
-    text = card("coop", "tiny", about, TrainConfig(1), {"miou": 0.5}, 60.0)
+    text = card("coop", "tiny", about, "4 MIT", TrainConfig(1), {"miou": 0.5}, 60.0)
     assert said in text and "# coop for tiny" in text and "| miou | 0.500 |" in text

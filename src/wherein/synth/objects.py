@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -102,6 +103,12 @@ class ObjectBank:
     def names(self) -> tuple[str, ...]:
         """The distinct names, sorted."""
         return self._names
+
+    @property
+    def licences(self) -> str:
+        """How many cut-outs are under which licence, most first: "704 MIT, 322 public domain"."""
+        counts = Counter(cutout.licence for cutout in self._cutouts)
+        return ", ".join(f"{count} {licence}" for licence, count in counts.most_common())
 
     def indices(self, name: str) -> list[int]:
         """Positions in the bank of the cut-outs called `name`. Raises InputError for a name that is not in the bank."""

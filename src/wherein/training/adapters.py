@@ -86,7 +86,7 @@ def train(
         vlm,
         calibrated,
         insert.state_dict(),
-        card(method, vlm.name, public, schedule, figures, time.time() - began),
+        card(method, vlm.name, public, found.licences, schedule, figures, time.time() - began),
     )
     return figures
 
@@ -113,7 +113,13 @@ def calibrate(task: BoxTask, names: tuple[str, ...], seed: int) -> tuple[float, 
 
 
 def card(
-    method: str, model: str, about: dict[str, object], config: TrainConfig, figures: dict[str, float], seconds: float
+    method: str,
+    model: str,
+    about: dict[str, object],
+    licences: str,
+    config: TrainConfig,
+    figures: dict[str, float],
+    seconds: float,
 ) -> str:
     """The adapter's model card."""
     pasted = "also categories of COCO and VOC were" if about.get("keep_held_out") else "no category of COCO or VOC was"
@@ -130,6 +136,7 @@ Trained with `wherein train {method}` on self-made composites; no labelled box w
 pasted in training.
 
 - data: {about}
+- licences of the cut-outs pasted in training: {licences}
 - training: {config}
 - time: {seconds / 60:.0f} minutes
 

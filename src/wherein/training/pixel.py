@@ -124,7 +124,7 @@ class PixelTask:
         columns = []
         for i in range(min(SHOWN, self.held_out.count)):
             seen, (pixels,) = _seen(self.reader, self.held_out, i), self.held_out.images([i])
-            _, phrases = _asked(described(self.held_out.objects[i], self.reader.model.config.side), self.seed, i)
+            _, phrases = asked_of(described(self.held_out.objects[i], self.reader.model.config.side), self.seed, i)
             found = located(self.reader, seen, phrases, self.codec)
             written = self.reader.caption(seen, longest=SENTENCE)
             rows = [drawing.draw(pixels, found), drawing.draw(pixels, _placed(written))]
@@ -210,7 +210,7 @@ def measure(
     found, truth, inside, middle, named, proposed = [], [], list[bool](), list[bool](), list[bool](), list[bool]()
     for i in range(min(count, store.count)):
         image, seen = described(store.objects[i], side), _seen(reader, store, i)
-        asked, phrases = _asked(image, seed, i)
+        asked, phrases = asked_of(image, seed, i)
         found += [one.boxes[0] if len(one.boxes) else np.zeros(4) for one in located(reader, seen, phrases, codec)]
         truth += [image.boxes[thing] for thing in asked]
         told, ends = trace_rows(reader, [image], np.random.default_rng([seed, i]))
@@ -257,7 +257,7 @@ def _seen(reader: PixelReader, store: FeatureStore, index: int) -> Seen:
     return Seen(Frame.identity(side, side), [store.features([index])])
 
 
-def _asked(image: Described, seed: int, index: int) -> tuple[list[int], list[str]]:
+def asked_of(image: Described, seed: int, index: int) -> tuple[list[int], list[str]]:
     """Objects that a phrase tells apart, and one of its phrases for each: the same ones at every evaluation."""
     rng = np.random.default_rng([seed, index])
     things = [thing for thing, phrases in enumerate(image.phrases) if phrases]

@@ -24,7 +24,8 @@ class Sources:
     """Labelled images to train on and to validate with.
 
     train: `images` of them, and the names that may be asked for as absent · held_out: composites of categories of COCO
-    and VOC, without end, and their names · about: what both depend on, for caches and the model card.
+    and VOC, without end, and their names · about: what both depend on, for caches and the model card · licences: of
+    what is trained on, for the card.
     """
 
     train: Source
@@ -33,6 +34,7 @@ class Sources:
     held_out: Source
     held_out_names: tuple[str, ...]
     about: dict[str, Any]
+    licences: str
 
 
 def sources(
@@ -64,10 +66,11 @@ def sources(
     held_out = composed(other, grounds, side, seed + HELD_OUT_SEED, AUGMENTED)
     if composites is not None:
         source, images, names = labelled(composites)
-        return Sources(source, images, names, held_out, other.names, about | _kept_with(composites, names))
+        known = about | _kept_with(composites, names)
+        return Sources(source, images, names, held_out, other.names, known, "as of the composites that were given")
     kept = bank if keep_held_out else bank.without(is_held_out)
     source = composed(kept, grounds, side, seed, replace(AUGMENTED, min_objects=min_objects))
-    return Sources(source, images, kept.names, held_out, other.names, about)
+    return Sources(source, images, kept.names, held_out, other.names, about, kept.licences)
 
 
 def composed(bank: ObjectBank, grounds: Backgrounds, side: int, seed: int, config: ComposeConfig) -> Source:
