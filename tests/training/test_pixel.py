@@ -17,7 +17,7 @@ from PIL import Image
 
 from wherein.boxtext import CODECS
 from wherein.errors import InputError
-from wherein.geometry import paired_iou
+from wherein.geometry import iou, paired_iou
 from wherein.grounding import Grounding
 from wherein.methods.centre import BOX
 from wherein.methods.pixel.config import PixelLMConfig
@@ -27,6 +27,7 @@ from wherein.methods.pixel.model import PixelLM
 from wherein.methods.pixel.reader import PixelReader, Seen, frame_of
 from wherein.synth import ObjectBank, is_held_out
 from wherein.training.pixel import (
+    FIXED,
     SHOWN,
     Described,
     PixelRecipe,
@@ -244,7 +245,13 @@ def test_a_step_teaches_what_proposes(make_task: Any, tiny_vlm: Any) -> None:
     grads = [parameter.grad for parameter in task.reader.model.proposals.parameters()]
     assert all(grad is not None and torch.isfinite(grad).all() for grad in grads)
     assert any(grad.abs().sum() > 0 for grad in grads)
-    assert 0 <= measure(task.reader, task.held_out, 2, seed=0)["proposed"] <= 1
+    figures = measure(task.reader, task.held_out, 2, seed=0)
+    assert 0 <= figures["proposed"] <= 1
+    boxes = np.stack([box for objects in task.held_out.objects[:2] for _, box in objects])
+    fixed = iou(boxes, FIXED * task.reader.model.config.side).max(1) > 0.5
+    names = [name for objects in task.held_out.objects[:2] for name, _ in objects]
+    assert figures["proposed_fixed"] == fixed.mean()
+    assert figures["names_commonest"] == max(map(names.count, names)) / len(names)
 
 
 def test_a_step_is_a_function_of_its_number_and_runs_no_encoder(make_task: Any) -> None:
@@ -338,7 +345,7 @@ def test_figures_of_one_who_knows_and_of_one_who_does_not(
     ious = paired_iou(np.array([BOX] * len(true)) * SIDE, true)
     assert figures["miou_centre"] == pytest.approx(ious.mean())
     assert figures["p50_centre"] == pytest.approx((ious > 0.5).mean())
-    assert figures["invalid"] == 1 - float(right) and "proposed" not in figures
+    assert figures["invalid"] == 1 - float(right) and not {"proposed", "proposed_fixed"} & set(figures)
 
 
 def test_images_without_a_phrase_are_refused(make_task: Any, reader: PixelReader) -> None:

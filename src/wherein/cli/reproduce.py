@@ -16,7 +16,7 @@ import typer
 
 from wherein import pictures
 from wherein.cli.eval import LEFT_OUT, Format, Limit, Protocol, SkipBad, expected_images
-from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
+from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Segmenter, Size
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
@@ -105,8 +105,11 @@ def pin(
 def heads(
     data: Sets,
     more: More = None,
-    table: Annotated[str, typer.Option(help="k, criteria, sigma, kernel or reading.")] = "criteria",
+    table: Annotated[
+        str, typer.Option(help="rec, res or reasonseg; or k, criteria, sigma, kernel, reading.")
+    ] = "criteria",
     adapter: Adapter = None,
+    segmenter: Segmenter = None,
     out: Out = Path("reproduced"),
     baseline: Baseline = "centre",
     format: Format = "auto",
@@ -122,21 +125,30 @@ def heads(
     bits: Bits = None,
     size: Size = None,
 ) -> None:
-    """Measure heads under other choices: how many (k), chosen how (criteria), smoothed (sigma, kernel), read how."""
-    from wherein.evaluation.ablations import TABLES
+    """Run the heads' main tables, or measure heads under other choices: how many (k), chosen, smoothed and read how.
+
+    rec (boxes, P@0.5), res and reasonseg (masks, cIoU) have the heads beside a constant box and the model's answer in
+    words, with --segmenter also the heads with a segmenter behind them.
+    """
     from wherein.evaluation.papers import HEADS
-    from wherein.evaluation.parts import heads_table
-    from wherein.evaluation.reproduction import check_baseline
+    from wherein.evaluation.parts import HEADS_TABLES, check_segmenter, heads_table
+    from wherein.evaluation.reproduction import check_baseline, check_masks
+    from wherein.segment import Segmenter as Sam
     from wherein.vlm import load_vlm
 
-    if table not in TABLES:
-        raise InputError(f"There is no table {table!r} of the heads: choose {', '.join(TABLES)}.")
-    if HEADS[table]:
+    if table not in HEADS_TABLES:
+        raise InputError(f"There is no table {table!r} of the heads: choose {', '.join(HEADS_TABLES)}.")
+    if HEADS.get(table):
         check_baseline(baseline, ("centre", *HEADS[table]))
+    check_segmenter(table, segmenter)
     choice = Choice([*data, *(more or [])], images, split, format, protocol, limit)
     work = Work(choice, out / f"heads-{table}", baseline, seed, skip_bad)
+    if table in ("res", "reasonseg"):
+        for chosen in work.chosen:
+            check_masks("ciou", chosen)
+    sam = None if segmenter is None else Sam(segmenter, device)
     vlm = load_vlm(model, device, dtype, bits, size)
-    work.run(vlm, heads_table(table, vlm, adapter))
+    work.run(vlm, heads_table(table, vlm, adapter, sam))
 
 
 @dataclass(frozen=True)

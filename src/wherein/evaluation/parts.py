@@ -18,6 +18,7 @@ from wherein.methods.heads.method import Heads, known
 from wherein.methods.in_context import DRAWN, InContext, Random, composites
 from wherein.methods.insert import Inserted, built_in
 from wherein.methods.text import Text
+from wherein.segment import Refined, Segmenter
 from wherein.vlm.base import FrozenVLM
 
 RUNS = 10  # of every row that draws at random, as in PIN's paper
@@ -41,7 +42,7 @@ class Part:
 class Table:
     """A table of a paper: its title, its parts, the published values, and the figures it prints.
 
-    The first of the figures, miou or p@..., is what the table is about: intervals, paired tests and the plot are of it.
+    The first of the figures, miou, p@... or ciou, is what the table is about: intervals, paired tests and the plot are of it.
     `besides`: what the paper prints of rows that are not run.
     """
 
@@ -102,15 +103,22 @@ PIN_ROWS = {number: rows for number, (_, _, rows, *_) in _PIN.items()}
 """The rows of each of PIN's tables."""
 
 
-def heads_table(name: str, vlm: FrozenVLM, adapter: str | None) -> Table:
-    """A table of the heads' paper, its rows run together on each image, with the constant box.
+def heads_table(name: str, vlm: FrozenVLM, adapter: str | None, segmenter: Segmenter | None = None) -> Table:
+    """A table of the heads' paper, with the constant box: one of its main tables, or of its ablations.
 
-    `adapter`: a file of heads; None for those known of the model.
+    `adapter`: a file of heads; None for those known of the model. `segmenter`: behind the heads in a row of its own, in
+    the main tables.
 
     Raises:
         InputError: there is no such table, or what it needs is not known.
     """
+    if name not in HEADS_TABLES:
+        raise InputError(f"There is no table {name!r} of the heads: choose {', '.join(HEADS_TABLES)}.")
     heads, facts = known(vlm, adapter)
+    source = adapter or BUILT_IN
+    if name in papers.HEADS_MAIN:
+        return _main_table(name, Heads(vlm, config=heads), source, segmenter)
+    check_segmenter(name, segmenter)
 
     def make() -> Sequence[Sequence[Grounder]]:
         """The constant box, and every variant: they share one run of the model on an image."""
@@ -118,10 +126,39 @@ def heads_table(name: str, vlm: FrozenVLM, adapter: str | None) -> Table:
 
     variants = ablations.table(name, vlm, heads, facts)
     names = [variant.name for variant in variants]
-    part = Part(("centre", *names), make, dict.fromkeys(names, adapter or BUILT_IN))
+    part = Part(("centre", *names), make, dict.fromkeys(names, source))
     published = papers.HEADS[name]
-    title = f"Localisation heads: {name}" + (" (published with LLaVA-1.5-13B, on RefCOCO val)" if published else "")
+    title = f"Localisation heads: {name}" + (f" (published with {papers.BEST}, on RefCOCO val)" if published else "")
     return Table(title, (part,), published, ("p@0.5", "ciou", "miou"))
+
+
+HEADS_TABLES = (*papers.HEADS_MAIN, *ablations.TABLES)
+"""The names of the tables of the heads' paper, its main ones first."""
+
+
+def check_segmenter(name: str, segmenter: object) -> None:
+    """Raise InputError if a segmenter is given for a table of the heads that has no row for it."""
+    if segmenter is not None and name not in papers.HEADS_MAIN:
+        raise InputError(
+            f"The table {name!r} has no row with a segmenter: leave --segmenter out, or choose "
+            f"{', '.join(papers.HEADS_MAIN)}."
+        )
+
+
+def _main_table(name: str, heads: Heads, source: str, segmenter: Segmenter | None) -> Table:
+    """The constant box, what the model answers in words, its heads, and its heads with a segmenter behind them."""
+    finders: list[Grounder] = [heads, *([] if segmenter is None else [Refined(heads, segmenter)])]
+    parts = [_part(row, heads.vlm, None, 0) for row in ("centre", "text")]
+    parts += [Part((one.name,), lambda one=one: [[one]], {one.name: source}) for one in finders]
+    printed = papers.HEADS_MAIN[name]
+    model = papers.called(heads.vlm.name, printed)
+    if name == "rec":
+        beside, figures = heads.name, ("p@0.5", "miou", "ciou")
+    else:  # the paper's masks are a segmenter's: without one, its values stand below the table
+        beside, figures = "" if segmenter is None else finders[-1].name, ("ciou", "p@0.5", "miou")
+    besides = {f"heads of {other}": sets for other, sets in printed.items() if not (beside and other == model)}
+    title = f"Localisation heads: {name} (published with {model})"
+    return Table(title, tuple(parts), {beside: printed[model]}, figures, besides)
 
 
 def _part(row: str, vlm: FrozenVLM, adapters: Path | None, seed: int) -> Part:
@@ -198,6 +235,8 @@ def identity(answers: Any) -> str:
     for name, tensor in sorted({} if insert is None else insert.state_dict().items()):
         digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
     digest.update(str(getattr(answers, "facts", "")).encode())
+    if isinstance(answers, Refined):
+        digest.update(answers.segmenter.name.encode())
     if isinstance(method, Random):
         digest.update(method.boxes.tobytes() + str(method.seed).encode())
     for example in getattr(method, "examples", ()):

@@ -39,16 +39,28 @@ class Chosen:
 
     @property
     def key(self) -> str:
-        """Under which name the papers print it: "coco", "voc", "lvis", "refcoco val" or "refcoco testa"; "" for others.
+        """Under which name the papers print it: "coco", "voc", "lvis"; "refcoco testa", "refcoco+ val", "refcocog test",
+        "reasonseg val" and their other splits; "" for others.
 
         What a set is called and where it lies decides, not its format: a user's own set may have COCO's.
         """
-        called = f"{self.dataset.name} {self.dataset.files[0].resolve().parent.name}".lower()
+        folder = self.dataset.files[0].resolve().parent
+        called = f"{self.dataset.name} {folder.name}".lower()
         if self.dataset.format == "refcoco":
-            split = str(self.dataset.split).lower()
-            return f"refcoco {split}" if re.search(r"(?<![a-z])refcoco(?![a-z+])", called) else ""
+            return _referring(called, str(self.dataset.split).lower())
+        if self.dataset.format == "reasonseg":  # its own folder is the split's
+            found = re.search(r"reason[ _-]?seg", f"{called} {folder.parent.name}".lower())
+            return "" if found is None else f"reasonseg {folder.name.lower()}"
         found = re.search(r"(?<![a-z])(lvis|voc|coco)(?![a-z])|(val2017|train2017)", called)
         return "" if found is None else found[1] or "coco"
+
+
+def _referring(called: str, split: str) -> str:
+    """A split of RefCOCO, RefCOCO+ or RefCOCOg as the papers print it; "" of another set, and of Google's partitions."""
+    found = re.search(r"(?<![a-z])refcoco(?:[ _-]?(\+|plus|g))?(?![a-z+])", called)
+    if found is None or "google" in called:  # RefCOCO's papers take UNC's partition, and RefCOCOg's the UMD's
+        return ""
+    return f"refcoco{(found[1] or '').replace('plus', '+')} {split}"
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,15 @@ def check_baseline(name: str, rows: Sequence[str]) -> None:
         raise InputError(f"There is no row {name!r} to compare with: choose {', '.join(rows)}.")
 
 
+def check_masks(figure: str, chosen: Chosen) -> None:
+    """Raise InputError if the figure that a table is about needs true masks, and a data set has none."""
+    if figure == "ciou" and all(labelled.mask is None for sample in chosen.samples for labelled in sample.objects):
+        raise InputError(
+            f"The table is about cIoU, but {chosen.dataset.files[0]} has no masks to measure it by: give data that "
+            "has some, or choose the table of boxes (rec)."
+        )
+
+
 def reproduce(
     table: Table,
     chosen: Chosen,
@@ -87,9 +108,11 @@ def reproduce(
     every row was asked about, and the others are "left out".
 
     Raises:
-        InputError: there is no row `baseline`, or it cannot be run; no image could be asked about.
+        InputError: there is no row `baseline`, or it cannot be run; no image could be asked about; the table is about
+            cIoU and the data has no masks.
     """
     check_baseline(baseline, table.rows)
+    check_masks(table.figures[0], chosen)
     answered: dict[str, Row] = {}
     about: dict[str, dict[str, Any]] = {}
     refused: dict[str, str] = {}
@@ -128,11 +151,12 @@ def reproduce(
 def _compared(found: Mapping[str, Row], figure: str, baseline: str, seed: int) -> dict[str, dict[str, Any]]:
     """The figures of each row; the interval of the one that the table is about, and its difference to the baseline."""
     draws = {name: row.draws(figure, seed) for name, row in found.items()}
+    figures = {name: row.figures() for name, row in found.items()}
     rows = {}
-    for name, row in found.items():
-        rows[name] = row.figures() | {"ci95": list(bootstrap.interval(draws[name]))}
+    for name in found:
+        rows[name] = figures[name] | {"ci95": list(bootstrap.interval(draws[name]))}
         if name != baseline:
-            difference = float(row.values(figure).mean() - found[baseline].values(figure).mean())
+            difference = figures[name][figure] - figures[baseline][figure]
             compared = bootstrap.comparison(difference, draws[name] - draws[baseline])
             rows[name][f"minus {baseline}"] = {
                 "difference": difference,

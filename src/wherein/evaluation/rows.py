@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wherein.errors import InputError
 from wherein.evaluation import bootstrap, metrics
 from wherein.evaluation.records import Outcome
 
@@ -64,17 +65,35 @@ class Row:
             overlaps=self.overlaps[:, :, kept],
         )
 
-    def values(self, figure: str) -> NDArray[np.float64]:
-        """What each pair adds to a figure, miou or p@..., float64[N]: its mean over the runs."""
-        each = self.iou if figure == "miou" else self.iou >= float(figure.removeprefix("p@"))
-        return np.asarray(each.mean(axis=0), np.float64)
-
     def draws(self, figure: str, seed: int) -> NDArray[np.float64]:
-        """A figure, miou or p@..., on resampled images, float64[RESAMPLES]."""
-        values = self.values(figure)
-        sums, counts = bootstrap.resampled([values, np.ones(len(values))], self.images, seed)
+        """A figure, miou, p@... or ciou, on resampled images, float64[RESAMPLES]: of each draw the mean over the runs.
+
+        Raises:
+            InputError: it is the cIoU of data without a true mask.
+        """
+        if figure == "ciou":
+            return self._ciou_draws(seed)
+        each = self.iou if figure == "miou" else self.iou >= float(figure.removeprefix("p@"))
+        sums, counts = bootstrap.resampled([each.mean(axis=0), np.ones(len(self.area))], self.images, seed)
         means: NDArray[np.float64] = sums / counts
         return means
+
+    def _ciou_draws(self, seed: int) -> NDArray[np.float64]:
+        """All intersections over all unions, on resampled images: of those with true masks, so that no draw has none."""
+        masked = self._masked()
+        if not masked.any():
+            raise InputError("No image that every row was asked about has a true mask, so there is no cIoU to compare.")
+        runs = len(self.overlaps)
+        sums = bootstrap.resampled(
+            list(self.overlaps[:, :, masked].reshape(2 * runs, -1)), list(compress(self.images, masked)), seed
+        )
+        above, below = sums.reshape(runs, 2, -1).transpose(1, 0, 2)
+        ratios: NDArray[np.float64] = (above / np.maximum(below, 1)).mean(axis=0)
+        return ratios
+
+    def _masked(self) -> NDArray[np.bool_]:
+        """bool[N]: pairs with a true mask, the same ones in every run."""
+        return ~np.isnan(self.overlaps[0, 0])
 
     def figures(self) -> dict[str, Any]:
         """The mean of each figure over the runs, None where there is nothing to average, and what else is printed."""
@@ -92,7 +111,6 @@ class Row:
 
     def _of_one(self, iou: NDArray[np.float64], overlaps: NDArray[np.float64]) -> dict[str, Any]:
         """The figures of one run."""
-        masked = ~np.isnan(overlaps[0])
         return {
             "miou": metrics.mean(iou),
             "miou_m": metrics.mean(iou[metrics.medium(self.area)]),
@@ -100,5 +118,5 @@ class Row:
             "miou_best": metrics.mean(metrics.best_of(iou, list(zip(self.images, self.phrases, strict=True)))),
             "p@0.3": metrics.precision(iou, 0.3),
             "p@0.5": metrics.precision(iou, 0.5),
-            "ciou": metrics.cumulative_iou(*overlaps[:, masked]),
+            "ciou": metrics.cumulative_iou(*overlaps[:, self._masked()]),
         }

@@ -12,6 +12,7 @@ Notable choices:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ from wherein.training.store import FeatureStore
 
 NAME, SENTENCE, WRITTEN = 12, 48, 24  # tokens of the longest name, narrative and written box that evaluation reads
 SHOWN = 6  # images of a sheet
+FIXED = np.array([[x, y, x + 1, y + 1] for y in range(3) for x in range(3)] + [np.array(BOX) * 3]) / 3
+"""Ten boxes that know no image, as shares of it: what proposals must beat."""
 POINTED = 0.25  # share of steps in which regions are given by a point
 
 
@@ -202,12 +205,14 @@ def measure(
     p50, miou: of the boxes of phrases, IoU strictly above 0.5 and its mean, 0 for one that cannot be read or holds
     nothing, `invalid` of them; p50_centre, miou_centre: of the constant box · words_inside: of the words of a narrative
     that is given, those whose middle is placed in their object's box; words_inside_centre: of the image's middle ·
-    names: regions whose greedy caption is the object's name, all of it · proposed: objects that one of the ten surest
-    proposals overlaps by more than half, of a model that proposes.
+    names: regions whose greedy caption is the object's name, all of it; names_commonest: those that have the commonest
+    name · proposed: objects that one of the ten surest proposals overlaps by more than half, of a model that proposes;
+    proposed_fixed: that one of ten constant boxes does, those of a 3 x 3 grid and the constant box.
     Raises InputError where no phrase tells an object apart.
     """
     side = reader.model.config.side
-    found, truth, inside, middle, named, proposed = [], [], list[bool](), list[bool](), list[bool](), list[bool]()
+    found, truth, names = [], [], Counter[str]()
+    inside, middle, named, proposed, fixed = (list[bool]() for _ in range(5))
     for i in range(min(count, store.count)):
         image, seen = described(store.objects[i], side), _seen(reader, store, i)
         asked, phrases = asked_of(image, seed, i)
@@ -220,6 +225,8 @@ def measure(
         middle += ((low <= side / 2) & (high >= side / 2)).all(1).tolist()
         captions = reader.captions_of(seen, image.boxes, longest=NAME)
         named += [caption.text.strip() == name for caption, name in zip(captions, image.names, strict=True)]
+        names.update(image.names)
+        fixed += (iou(image.boxes, FIXED * side).max(1, initial=0) > 0.5).tolist()
         if reader.model.config.proposal_dim:
             proposed += (iou(image.boxes, reader.propose(seen, least=0)[0]).max(1, initial=0) > 0.5).tolist()
     if not truth:
@@ -235,7 +242,8 @@ def measure(
         "words_inside": float(np.mean(inside)),
         "words_inside_centre": float(np.mean(middle)),
         "names": float(np.mean(named)),
-        **({"proposed": float(np.mean(proposed))} if proposed else {}),
+        "names_commonest": max(names.values()) / names.total(),
+        **({"proposed": float(np.mean(proposed)), "proposed_fixed": float(np.mean(fixed))} if proposed else {}),
     }
 
 
