@@ -151,11 +151,12 @@ def _plot(results: Mapping[str, Any]) -> Any:
         known = [(place, row["published"][shown]) for place, row in enumerate(rows) if shown in row["published"]]
         if known:
             there, values = zip(*known, strict=True)
-            axis.plot(values, there, "D", color=THEIRS, label="published, another model")
+            axis.plot(values, there, "D", color=THEIRS, label="published")
         axis.set(yticks=places, yticklabels=names, title=f"{_name(found)}, n = {found['n']}", xlabel=LABELS[shown])
         axis.invert_yaxis()
         axis.grid(axis="x", linewidth=0.4)
         axis.set_axisbelow(True)
+    figure.suptitle(results["title"], fontsize=9, wrap=True)  # it says with which model the published values are
     figure.legend(*_legend(axes), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return pictures.of_figure(figure)
 

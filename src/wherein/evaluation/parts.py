@@ -42,8 +42,8 @@ class Part:
 class Table:
     """A table of a paper: its title, its parts, the published values, and the figures it prints.
 
-    The first of the figures, miou, p@... or ciou, is what the table is about: intervals, paired tests and the plot are of it.
-    `besides`: what the paper prints of rows that are not run.
+    The first of the figures, miou, p@... or ciou, is what the table is about: intervals, paired tests and the plot are
+    of it. `besides`: what the paper prints of rows that are not run.
     """
 
     title: str
@@ -147,18 +147,26 @@ def check_segmenter(name: str, segmenter: object) -> None:
 
 def _main_table(name: str, heads: Heads, source: str, segmenter: Segmenter | None) -> Table:
     """The constant box, what the model answers in words, its heads, and its heads with a segmenter behind them."""
-    finders: list[Grounder] = [heads, *([] if segmenter is None else [Refined(heads, segmenter)])]
-    parts = [_part(row, heads.vlm, None, 0) for row in ("centre", "text")]
-    parts += [Part((one.name,), lambda one=one: [[one]], {one.name: source}) for one in finders]
+    raw = _part("centre", heads.vlm, None, 0), _part("text", heads.vlm, None, 0), _of(heads, source)
+    refined = [] if segmenter is None else [Refined(heads, segmenter)]
     printed = papers.HEADS_MAIN[name]
     model = papers.called(heads.vlm.name, printed)
     if name == "rec":
-        beside, figures = heads.name, ("p@0.5", "miou", "ciou")
-    else:  # the paper's masks are a segmenter's: without one, its values stand below the table
-        beside, figures = "" if segmenter is None else finders[-1].name, ("ciou", "p@0.5", "miou")
-    besides = {f"heads of {other}": sets for other, sets in printed.items() if not (beside and other == model)}
-    title = f"Localisation heads: {name} (published with {model})"
-    return Table(title, tuple(parts), {beside: printed[model]}, figures, besides)
+        figures, theirs, beside = ("p@0.5", "miou", "ciou"), "heads", [heads.name]
+    else:  # the paper's masks are SAM's: where there is no such row, its values stand below the table
+        figures, theirs, beside = ("ciou", "p@0.5", "miou"), "heads+sam", [one.name for one in refined]
+    return Table(
+        f"Localisation heads: {name} (published with {model})",
+        (*raw, *(_of(one, source) for one in refined)),
+        {row: printed[model] for row in beside},
+        figures,
+        {f"{theirs} of {other}": sets for other, sets in printed.items() if not (beside and other == model)},
+    )
+
+
+def _of(answers: Grounder, source: str) -> Part:
+    """The row of one answerer, whose adapter is from `source`."""
+    return Part((answers.name,), lambda: [[answers]], {answers.name: source})
 
 
 def _part(row: str, vlm: FrozenVLM, adapters: Path | None, seed: int) -> Part:

@@ -39,8 +39,8 @@ class Chosen:
 
     @property
     def key(self) -> str:
-        """Under which name the papers print it: "coco", "voc", "lvis"; "refcoco testa", "refcoco+ val", "refcocog test",
-        "reasonseg val" and their other splits; "" for others.
+        """Under which name the papers print it: "coco", "voc", "lvis", or a set with its split as "refcoco testa",
+        "refcoco+ val", "refcocog test", "reasonseg val"; "" for others.
 
         What a set is called and where it lies decides, not its format: a user's own set may have COCO's.
         """
@@ -56,7 +56,7 @@ class Chosen:
 
 
 def _referring(called: str, split: str) -> str:
-    """A split of RefCOCO, RefCOCO+ or RefCOCOg as the papers print it; "" of another set, and of Google's partitions."""
+    """A split of RefCOCO, RefCOCO+ or RefCOCOg as the papers print it; "" of others and of Google's partitions."""
     found = re.search(r"(?<![a-z])refcoco(?:[ _-]?(\+|plus|g))?(?![a-z+])", called)
     if found is None or "google" in called:  # RefCOCO's papers take UNC's partition, and RefCOCOg's the UMD's
         return ""

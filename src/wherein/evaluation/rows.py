@@ -79,7 +79,7 @@ class Row:
         return means
 
     def _ciou_draws(self, seed: int) -> NDArray[np.float64]:
-        """All intersections over all unions, on resampled images: of those with true masks, so that no draw has none."""
+        """All intersections over all unions, on resampled images that have true masks: no draw is without one."""
         masked = self._masked()
         if not masked.any():
             raise InputError("No image that every row was asked about has a true mask, so there is no cIoU to compare.")
@@ -93,7 +93,8 @@ class Row:
 
     def _masked(self) -> NDArray[np.bool_]:
         """bool[N]: pairs with a true mask, the same ones in every run."""
-        return ~np.isnan(self.overlaps[0, 0])
+        masked: NDArray[np.bool_] = ~np.isnan(self.overlaps[0, 0])
+        return masked
 
     def figures(self) -> dict[str, Any]:
         """The mean of each figure over the runs, None where there is nothing to average, and what else is printed."""
