@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from wherein.cli import app
 from wherein.errors import InputError
+from wherein.methods import adapter
 
 BOX = (10, 5, 50, 45)
 XML = """<annotation><filename>{name}.png</filename><size><width>60</width><height>50</height></size>
@@ -123,8 +125,6 @@ def test_what_is_done_is_written_before_the_next_set(voc: str, coco: str, monkey
 
 
 def test_a_baseline_is_a_row_that_is_run(coco: str, tiny_vlm: Any) -> None:
-    from wherein.methods import adapter
-
     done = run("--data", coco, "--baseline", "vpt")
     assert isinstance(done.exception, InputError) and "No adapter trained/vpt: run" in str(done.exception)
     adapter.save_file_only("heads.json", "heads", tiny_vlm, {"heads": [[0, 1]]}, {})
@@ -134,3 +134,59 @@ def test_a_baseline_is_a_row_that_is_run(coco: str, tiny_vlm: Any) -> None:
     assert done.exit_code == 0, done.output
     made = json.loads(Path("reproduced/heads-k/table.json").read_text())["made"]
     assert made["prompt"] == " {phrase}."
+
+
+def test_the_heads_main_tables(coco: str, tiny_vlm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RefCOCO with a segmenter that paints its boxes; of data without masks there is a table of boxes only."""
+
+    class Painter:
+        kind = "sam"
+
+        def __init__(self, name: str, device: str) -> None:
+            self.name = name
+
+        def encode(self, image: Any) -> Any:
+            return image.shape[:2]
+
+        def decode(self, size: tuple[int, int], boxes: Any, *_: Any) -> Any:
+            masks = np.zeros((len(boxes), *size), np.bool_)
+            masks[:, 5:45, 10:50] = True  # the true mask
+            return masks, np.ones(len(boxes))
+
+    monkeypatch.setattr("wherein.segment.Segmenter", Painter)
+    adapter.save_file_only("heads.json", "heads", tiny_vlm, {"heads": [[0, 1]]}, {})
+    content = json.loads(Path("coco/annotations.json").read_text())
+    ends = np.flatnonzero(np.diff(Painter("", "").decode((50, 60), [0])[0][0].ravel(order="F"), prepend=False))
+    counts = np.diff(ends, prepend=0, append=60 * 50).tolist()
+    content["annotations"][0]["segmentation"] = {"size": [50, 60], "counts": counts}
+    folder = Path("refcoco")
+    folder.mkdir()
+    (folder / "instances.json").write_text(json.dumps(content))
+    refs = [{"ann_id": 1, "image_id": 3, "split": "testB", "sentences": [{"sent": "left cat"}]}]
+    (folder / "refs.json").write_text(json.dumps(refs))
+    options = ("--adapter", "heads.json", "--segmenter", "a-sam", "--table")
+    of_refcoco = ("--data", "refcoco", "--split", "testB", "--images", "coco/images")
+
+    def found(table: str) -> dict[str, Any]:
+        return json.loads(Path(f"reproduced/heads-{table}/table.json").read_text())  # type: ignore[no-any-return]
+
+    done = run(*of_refcoco, *options, "res", "--baseline", "heads", verb="heads")
+    assert done.exit_code == 0, done.output
+    (data,) = found("res")["data"]
+    assert list(data["rows"]) == ["centre", "text", "heads", "heads+sam"] and found("res")["figures"][0] == "ciou"
+    assert data["rows"]["heads+sam"]["ciou"] == 1 and data["rows"]["heads+sam"]["published"] == {"ciou": 0.728}
+    assert data["rows"]["heads"]["published"] == {} and data["rows"]["heads"]["adapter"]["from"] == "heads.json"
+    assert "(published with LLaVA-1.5-13B)" in found("res")["title"]
+    assert data["published besides"]["heads+sam of LLaVA-1.5-7B"] == {"ciou": 0.704}
+    done = run(*of_refcoco, *options, "rec", verb="heads")
+    assert done.exit_code == 0, done.output
+    (data,) = found("rec")["data"]
+    assert data["rows"]["heads"]["published"] == {"p@0.5": 0.833} and data["rows"]["heads+sam"]["published"] == {}
+
+    done = run("--data", coco, *options, "res", verb="heads")
+    assert isinstance(done.exception, InputError) and "no masks to measure it by" in str(done.exception)
+    done = run("--data", coco, *options, "k", verb="heads")
+    assert isinstance(done.exception, InputError) and "no row with a segmenter" in str(done.exception)
+    done = run("--data", coco, "--adapter", "heads.json", "--table", "rec", verb="heads")
+    assert done.exit_code == 0, done.output
+    assert list(found("rec")["data"][0]["rows"]) == ["centre", "text", "heads"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,30 @@ Masking = Callable[[NDArray[np.uint8], str], "NDArray[np.bool_] | None"]
 
 
 class FakeMethod:
-    """Answers what functions of image and phrase say, and remembers how it was asked."""
+    """Answers what functions of image and phrase say, and remembers how it was asked.
 
-    def __init__(self, name: str, answer: Answer, mask: Masking = lambda image, phrase: None) -> None:
-        self.name = name
+    gone: phrases that it answers absent where it may.
+    """
+
+    def __init__(
+        self, name: str, answer: Answer, mask: Masking = lambda image, phrase: None, gone: Collection[str] = ()
+    ) -> None:
+        self.name, self.gone = name, gone
         self.asked: list[tuple[tuple[int, ...], list[str], bool]] = []
         self._answer, self._mask = answer, mask
 
     def ground(self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True) -> list[Grounding]:
         self.asked.append((image.shape, list(phrases), absent))
-        return [self._grounding(image, phrase) for phrase in phrases]
+        return [self._grounding(image, phrase, absent) for phrase in phrases]
 
-    def _grounding(self, image: NDArray[np.uint8], phrase: str) -> Grounding:
+    def _grounding(self, image: NDArray[np.uint8], phrase: str, absent: bool) -> Grounding:
+        if absent and phrase in self.gone:
+            return Grounding(phrase, np.empty((0, 4)), np.empty(0), "fake", True, absent_probability=0.75)
         boxes, mask = np.array(self._answer(image, phrase)), self._mask(image, phrase)
         scores = np.linspace(0.9, 0.5, len(boxes))
-        return Grounding(phrase, boxes.reshape(-1, 4), scores, "fake", False, absent_probability=0.25, mask=mask)
+        return Grounding(
+            phrase, boxes.reshape(-1, 4), scores, "fake", False, 0.75 if phrase in self.gone else 0.25, mask=mask
+        )
 
 
 def whole(image: NDArray[np.uint8], phrase: str) -> list[list[float]]:
@@ -82,6 +91,23 @@ def masked(tmp_path: Path) -> Path:
     (tmp_path / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     (tmp_path / "refs.json").write_text(json.dumps(refs))
     return tmp_path
+
+
+@pytest.fixture
+def doubtful(masked: Path) -> Path:
+    """The folder `masked` with phrases that mean nothing: "zebra" and twice "yak" of one image, "zebra" of a third."""
+    content = json.loads((masked / "instances.json").read_text())
+    content["images"].append({"id": 3, "file_name": "3.png", "width": 10, "height": 4})
+    (masked / "instances.json").write_text(json.dumps(content))
+    Image.new("RGB", (10, 4), "grey").save(masked / "images" / "3.png")
+    phrases = {1: ["zebra", "yak", "yak"], 3: ["zebra"]}
+    refs = [
+        {"ann_id": [-1], "image_id": place, "split": "val", "sentences": [{"sent": phrase}]}
+        for place, some in phrases.items()
+        for phrase in some
+    ]
+    (masked / "refs.json").write_text(json.dumps(json.loads((masked / "refs.json").read_text()) + refs))
+    return masked
 
 
 @pytest.fixture

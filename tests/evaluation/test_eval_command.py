@@ -96,6 +96,21 @@ def test_pairs(dataset: Path) -> None:
     assert (results["format"], results["expected_images"], results["complaints"]) == ("pairs", None, [])
 
 
+def test_phrases_without_a_target_are_asked(doubtful: Path, created: dict[str, FakeMethod]) -> None:
+    created["whole"] = FakeMethod("whole", whole, gone=["zebra"])
+    done = CliRunner().invoke(app(), ["--data", str(doubtful), "--split", "val", "--json", "-"])
+    assert done.exit_code == 0, done.output
+    results = json.loads(done.stdout)
+    assert (results["protocol"], results["n"], results["images"]) == ("phrases", 4, 2)
+    figures = results["methods"]["whole"]
+    assert (figures["n_acc"], figures["t_acc"], figures["n_no_target"]) == (0.5, 1, 4)
+    assert results["methods"]["centre"]["n_acc"] == 0
+    (doubtful / "images" / "1.png").write_bytes(b"no image")
+    (doubtful / "images" / "2.png").write_bytes(b"no image")
+    done = CliRunner().invoke(app(), ["--data", str(doubtful), "--split", "val"])
+    assert isinstance(done.exception, InputError) and "could be asked about" in str(done.exception)
+
+
 def test_a_folder_is_enough(dataset: Path) -> None:
     done = CliRunner().invoke(app(), ["--data", str(dataset), "--json", "-"])
     results = json.loads(done.stdout)

@@ -14,8 +14,9 @@ from PIL import Image
 
 from wherein.data import Complaints, Mask, Sample, open_dataset
 from wherein.errors import ImageError, InputError
-from wherein.evaluation import Journal, Outcome, protocol_for, published, run, select
+from wherein.evaluation import Journal, Outcome, askable, protocol_for, published, run, select
 from wherein.evaluation.protocols import Grounder
+from wherein.evaluation.records import NoTarget
 
 from .conftest import FakeMethod, no_dogs, runs, whole
 
@@ -260,6 +261,54 @@ def test_a_method_sees_pixels_and_each_phrase_once_and_is_never_allowed_absent(d
     method = FakeMethod("whole", whole)
     finish(pin(dataset), [method], Journal(None, SETTINGS))
     assert method.asked == [((50, 100, 3), ["cat", "dog"], False), ((50, 100, 3), ["dog"], False)]
+
+
+def test_a_phrase_without_a_target_may_be_answered_absent(doubtful: Path, tmp_path: Path) -> None:
+    """Each once, in a call of its own: what the boxes are measured by is asked as if there were no such phrase."""
+    method = FakeMethod("doubts", whole, gone=["zebra", "left"])
+    samples = select("auto", doubtful / "refs.json", split="val", no_target=True)
+    assert [sample.name for sample in samples] == ["1.png", "2.png", "3.png"]
+    journal = Journal(tmp_path / "out.records.jsonl", SETTINGS, keep=True)
+    with journal:
+        found = [outcome for (outcome,) in run(samples, [method], journal, no_target=True)]
+    assert [asked[1:] for asked in method.asked] == [
+        (["left", "top"], False),
+        (["zebra", "yak"], True),
+        (["dot", "unmasked"], False),
+        (["zebra"], True),
+    ]
+    assert [record.phrase for record in found[0].records] == ["left", "top"] and found[2].records == ()
+    yak = NoTarget("yak", False, 0.25)
+    assert found[0].no_target == (NoTarget("zebra", True, 0.75), yak, yak) and found[1].no_target == ()
+    assert list(Journal(tmp_path / "out.records.jsonl", SETTINGS, keep=True).done.values()) == found
+
+
+def test_elsewhere_nobody_asks_for_them(doubtful: Path) -> None:
+    method = FakeMethod("whole", whole)
+    samples = select("phrases", doubtful / "refs.json", split="val")
+    assert [sample.name for sample in samples] == ["1.png", "2.png"]
+    assert [outcome.no_target for outcome in finish(samples, [method], Journal(None, SETTINGS))] == [(), ()]
+    assert [asked[2] for asked in method.asked] == [False, False]
+    refs = [{**ref, "ann_id": [-1]} for ref in json.loads((doubtful / "refs.json").read_text())]
+    (doubtful / "refs.json").write_text(json.dumps(refs))
+    with pytest.raises(InputError, match="nothing to evaluate"):  # no box to be found
+        select("phrases", doubtful / "refs.json", split="val", no_target=True)
+
+
+def test_a_phrase_without_a_target_that_cannot_be_asked_is_told(doubtful: Path) -> None:
+    def check(phrase: str) -> None:
+        if phrase == "yak":
+            raise InputError("No yaks.")
+
+    heard = Heard()
+    samples = select("phrases", doubtful / "refs.json", split="val", no_target=True)
+    assert [sample.name for sample in askable(samples, check, heard.complaints)] == ["2.png", "3.png"]
+    refs = json.loads((doubtful / "refs.json").read_text())
+    refs[-1]["sentences"] = [{"sent": "..."}]
+    (doubtful / "refs.json").write_text(json.dumps(refs))
+    samples = select("phrases", doubtful / "refs.json", split="val", complain=heard.complaints, no_target=True)
+    assert [sample.name for sample in samples] == ["1.png", "2.png"]
+    assert "No yaks." in heard.told[0] and "image '3.png': The phrase '...' names nothing" in heard.told[1]
 
 
 def test_records(dataset: Path) -> None:

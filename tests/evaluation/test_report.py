@@ -77,6 +77,30 @@ def test_figures_of_masks_worked_out_by_hand(of_masks: dict[str, Any]) -> None:
     assert found["ciou_ci95"] == pytest.approx([0, 5 / 26]) and found["giou_ci95"] == pytest.approx([0, 0.25])
 
 
+def test_phrases_without_a_target_have_figures_of_their_own(doubtful: Path) -> None:
+    """Of four such, "zebra" twice and "yak" twice, two are answered absent; of four others one would be."""
+    methods = [FakeMethod("doubts", whole, gone=["zebra", "left"]), FakeMethod("never", whole)]
+
+    def found(no_target: bool) -> dict[str, Any]:
+        samples = select("phrases", doubtful / "refs.json", split="val", no_target=no_target)
+        asked = run(samples, methods, Journal(None, {}), no_target=no_target)
+        return summarise([one for some in asked for one in some], protocol="phrases", model="fake")
+
+    results, without = found(True), found(False)
+    doubts, never = results["methods"]["doubts"], results["methods"]["never"]
+    assert (doubts["n_acc"], doubts["t_acc"], doubts["n_no_target"]) == (0.5, 0.75, 4)
+    assert (never["n_acc"], never["t_acc"]) == (0, 1)
+    assert (results["n"], results["images"]) == (4, 2)  # no box, no image of the other figures
+    plain = without["methods"]["doubts"]
+    assert (plain["n_acc"], plain["t_acc"], plain["n_no_target"]) == (None, None, 0)
+    assert {"N-acc", "T-acc"} <= set(to_markdown(results).splitlines()[2].split(" | "))
+    assert "N-acc" not in to_markdown(without) and "0.750" in printed(results)
+    own = {"n_acc", "t_acc", "n_no_target", "seconds_per_image"}
+    assert {key: doubts[key] for key in doubts if key not in own} == {
+        key: plain[key] for key in plain if key not in own
+    }
+
+
 def test_data_with_masks_has_columns_for_them(of_masks: dict[str, Any]) -> None:
     for text in (printed(of_masks), to_markdown(of_masks)):
         for piece in ("refcoco val: 4 boxes", "cIoU", "gIoU", "0.156", "0.167", "0.225"):

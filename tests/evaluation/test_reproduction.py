@@ -23,6 +23,8 @@ from wherein.evaluation.parts import Part, Table, heads_table, identity, pin_tab
 from wherein.evaluation.reproduction import Chosen, reproduce
 from wherein.grounding import Grounding
 
+from .conftest import FakeMethod, whole
+
 BOXES = [[10, 10, 40, 40], [0, 0, 50, 20], [20, 5, 30, 25], [5, 5, 45, 45]]
 
 
@@ -147,18 +149,37 @@ def test_another_model_or_answerer_is_asked_anew(coco: Chosen, tmp_path: Path, s
 
 
 @pytest.mark.parametrize(
-    ("folder", "split", "key"),
+    ("name", "split", "key"),
     [
-        ("refcoco", "val", "refcoco val"),
-        ("refcoco", "testA", "refcoco testa"),
-        ("refcoco+", "val", ""),
-        ("refcocog", "val", ""),
-        ("grefcoco", "val", ""),
+        ("refcoco/refs(unc)", "val", "refcoco val"),
+        ("refcoco/refs(unc)", "testA", "refcoco testa"),
+        ("refcoco/refs(google)", "val", ""),
+        ("refcoco+/refs(unc)", "testB", "refcoco+ testb"),
+        ("refcoco_plus/refs(unc)", "val", "refcoco+ val"),
+        ("refcocog/refs(umd)", "test", "refcocog test"),
+        ("refcocog/refs(google)", "val", ""),
+        ("refcoco/refcoco+", "val", "refcoco+ val"),  # MDETR's files of all three, in one folder
+        ("grefcoco/grefs(unc)", "val", ""),
+        ("mine/refs", "val", ""),
     ],
 )
-def test_a_split_of_refcoco_is_not_another_one(folder: str, split: str, key: str, tmp_path: Path) -> None:
-    path = tmp_path / folder / "refs.json"
-    dataset = Dataset("refcoco", folder, (path,), lambda complain: iter(()), False, split)
+def test_a_split_of_refcoco_is_not_another_one(name: str, split: str, key: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.json"
+    dataset = Dataset("refcoco", path.stem, (path,), lambda complain: iter(()), False, split)
+    assert Chosen(dataset, "phrases", []).key == key
+
+
+@pytest.mark.parametrize(
+    ("folder", "split", "key"),
+    [
+        ("ReasonSeg/val", "val", "reasonseg val"),
+        ("reason_seg/test", None, "reasonseg test"),  # the split's own folder was given
+        ("mine/val", "val", ""),
+    ],
+)
+def test_a_split_of_reasonseg(folder: str, split: str | None, key: str, tmp_path: Path) -> None:
+    path = tmp_path / folder / "1.json"
+    dataset = Dataset("reasonseg", path.parent.name, (path,), lambda complain: iter(()), False, split)
     assert Chosen(dataset, "phrases", []).key == key
 
 
@@ -253,6 +274,68 @@ def test_interval_and_test_are_of_the_figure_that_the_table_is_about(coco: Chose
     assert left["minus right"]["difference"] == -0.25 and left["minus right"]["ci95"][1] == 0
     shown = cells(page.to_markdown(results(found, figures)))["left"]
     assert "P@0.5 (>=) - right (95 %, p)" in shown and list(shown)[1:3] == ["P@0.5 (>=)", "95 %"]
+
+
+def referring(masked: Path) -> Chosen:
+    """The expressions of the folder `masked`, under the name of RefCOCO."""
+    dataset = replace(open_dataset(masked / "refs.json", masked / "images", split="val"), name="refcoco")
+    return Chosen(dataset, "phrases", select("phrases", dataset))
+
+
+def test_a_table_about_masks(masked: Path, tmp_path: Path) -> None:
+    """Without masks of its own a row is judged by its filled box: here the whole image, 40 pixels, over 26 and 1."""
+
+    def most(image: NDArray[np.uint8], phrase: str) -> NDArray[np.bool_]:
+        return np.indices((4, 10))[1] < 8
+
+    rows: dict[str, Any] = {"right": [FakeMethod("a", whole)], "left": [FakeMethod("b", whole, most)] * 2}
+    published = {"left": {"refcoco val": {"ciou": 0.5}}}
+    figures = ("ciou", "p@0.5", "miou")
+    found = call(table(rows, published, figures=figures), referring(masked), tmp_path / "out")
+    right, left = found["rows"]["right"], found["rows"]["left"]
+    assert right["ciou"] == 27 / 120 and right["ci95"] == pytest.approx([1 / 40, 26 / 80])
+    ours = (16 + 8 + 1) / (32 + 34 + 32)
+    assert left["ciou"] == pytest.approx(ours) and left["deviation"]["ciou"] == 0
+    assert left["ci95"] == pytest.approx([1 / 32, 24 / 66])
+    compared = left["minus right"]
+    assert compared["difference"] == pytest.approx(ours - 27 / 120)
+    assert compared["ci95"] == pytest.approx([1 / 32 - 1 / 40, 24 / 66 - 26 / 80])
+    paths = page.write(results(found, figures), tmp_path / "out")
+    shown = cells(paths[2].read_text())["left"]
+    assert shown["cIoU published (difference)"] == f"0.5 ({ours - 0.5:+.3f})" and "cIoU - right (95 %, p)" in shown
+
+
+def test_the_draws_of_several_runs_are_their_mean(masked: Path, tmp_path: Path) -> None:
+    """A run that finds nothing halves the figure, and every draw of it."""
+    rows: dict[str, Any] = {
+        "right": [FakeMethod("a", whole)],
+        "half": [FakeMethod("b", whole), FakeMethod("c", lambda *_: [])],
+    }
+    found = call(table(rows, figures=("ciou",)), referring(masked), tmp_path / "out")["rows"]
+    assert found["half"]["ciou"] == pytest.approx(found["right"]["ciou"] / 2)
+    assert found["half"]["ci95"] == pytest.approx([end / 2 for end in found["right"]["ci95"]])
+
+
+def test_a_table_about_masks_needs_some(coco: Chosen, masked: Path, tmp_path: Path) -> None:
+    made, answers = ("ciou", "miou"), Answers(0)
+    with pytest.raises(InputError, match=r"about cIoU, but .*annotations\.json has no masks .* \(rec\)"):
+        call(table({"right": [answers]}, figures=made), coco, tmp_path / "out")
+    assert answers.asked == 0
+    chosen = referring(masked)  # the only masks are on images that cannot be read
+    bad = [replace(one, objects=tuple(each._replace(mask=None) for each in one.objects)) for one in chosen.samples[1:]]
+    chosen.samples[0].path.write_bytes(b"no image")
+    rows: dict[str, Any] = {"right": [FakeMethod("a", whole)]}
+    with pytest.raises(InputError, match="No image that every row was asked about has a true mask"):
+        reproduce(
+            table(rows, figures=made),
+            replace(chosen, samples=[chosen.samples[0], *bad]),
+            tmp_path,
+            {},
+            baseline="right",
+            seed=0,
+            complain=lambda error: None,
+            track=lambda items, *_: items,
+        )
 
 
 def test_the_best_box_of_a_repeated_class_is_a_column_of_its_own(coco: Chosen, tmp_path: Path) -> None:

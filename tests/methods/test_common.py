@@ -51,6 +51,7 @@ def test_one_grounding_a_phrase_in_pixels_of_the_image(method: Method, image: ND
         for what in ("heatmap", "mask"):
             assert (getattr(grounding, what) is not None) == (what in method.gives)
         assert grounding.absent_probability is None or 0 <= grounding.absent_probability <= 1
+        assert grounding.absent == (absent and (grounding.absent_probability or 0) >= 0.5)  # so T-acc is worked out
         assert grounding.to_dict()["phrase"] == grounding.phrase
     if not absent:
         assert not any(grounding.absent for grounding in groundings)

@@ -144,7 +144,7 @@ class Run:
         _check_outputs(self.path, gallery)
         self.dataset = open_dataset(data, images, format, split)
         self.protocol = protocol_for(self.dataset, protocol)
-        self.samples = select(self.protocol, self.dataset, limit=limit, complain=self.complaints)
+        self.samples = select(self.protocol, self.dataset, limit=limit, complain=self.complaints, no_target=True)
         self.expected = expected_images(self.dataset, self.protocol, len(self.samples)) if limit is None else None
 
     def report(self, vlm: FrozenVLM, methods: Sequence[Grounder], settings: Mapping[str, Any]) -> None:
@@ -172,8 +172,8 @@ class Run:
             **settings,
         }
         with Journal(self.path and self.path.with_suffix(".records.jsonl"), made_by) as journal:
-            outcomes = _ask(samples, methods, journal, self.complaints)
-            if not outcomes:
+            outcomes = _ask(samples, methods, journal, self.complaints, no_target=self.protocol == "phrases")
+            if not any(outcome.records for outcome in outcomes):
                 raise InputError(f"No image of {self.dataset.files[0]} could be asked about.")
             results = self._write(outcomes, vlm, methods)
             Console(stderr=self.output == STDOUT, highlight=False).print(to_table(results))
@@ -242,7 +242,9 @@ def _bound(vlm: FrozenVLM, names: Sequence[str], adapter: str | None) -> list[Me
     return list({method.name: method for method in created}.values())
 
 
-def _ask(samples: Sequence[Sample], methods: Sequence[Grounder], journal: Journal, complain: Complain) -> list[Outcome]:
+def _ask(
+    samples: Sequence[Sample], methods: Sequence[Grounder], journal: Journal, complain: Complain, no_target: bool
+) -> list[Outcome]:
     """Run the protocol with a progress bar on stderr."""
     from rich.console import Console
     from rich.progress import track
@@ -252,7 +254,8 @@ def _ask(samples: Sequence[Sample], methods: Sequence[Grounder], journal: Journa
     if journal.note:
         typer.echo(journal.note, err=True)
     console, hidden = Console(stderr=True), not sys.stderr.isatty()
-    images = track(run(samples, methods, journal, complain), "images", len(samples), console=console, disable=hidden)
+    asked = run(samples, methods, journal, complain, no_target)
+    images = track(asked, "images", len(samples), console=console, disable=hidden)
     return [outcome for outcomes in images for outcome in outcomes]
 
 

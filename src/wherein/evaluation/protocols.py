@@ -14,7 +14,7 @@ from wherein.data import AUTO, Complain, Dataset, LabelledBox, Mask, Sample, ope
 from wherein.data.entry import shown
 from wherein.data.mask import NeedsExtra
 from wherein.errors import ImageError, InputError
-from wherein.evaluation.records import Corners, Journal, Outcome, Record
+from wherein.evaluation.records import Corners, Journal, NoTarget, Outcome, Record
 from wherein.grounding import Grounding
 from wherein.phrases import check_phrases
 
@@ -74,28 +74,33 @@ def select(
     limit: int | None = None,
     split: str | None = None,
     complain: Complain = refuse,
+    no_target: bool = False,
 ) -> list[Sample]:
     """The images a protocol asks about, at most the first `limit` of them, without those that have a bad record.
 
-    `data` is a data set, or what `open_dataset` opens with `folder`, its images, and `split`. What is found here is a
-    record that cannot be used, an image that is missing, a phrase that cannot be asked for, and a mask or a box that
-    does not fit the stated size of its image.
+    `data` is a data set, or what `open_dataset` opens with `folder`, its images, and `split`. `no_target`: also images
+    all of whose phrases mean nothing in them, where a protocol asks every phrase. What is found here is a record that
+    cannot be used, an image that is missing, a phrase that cannot be asked for, and a mask or a box that does not fit
+    the stated size of its image.
 
     Raises:
         InputError: the protocol is unknown, the limit is below 1, the data set is unusable as a whole or none of its
-            images is left; or, as `complain` decides, there is a bad record.
+            images with a labelled box is left; or, as `complain` decides, there is a bad record.
     """
     if limit is not None and limit < 1:
         raise InputError(f"The limit is {limit}, but at least 1 image must be evaluated.")
     dataset = data if isinstance(data, Dataset) else open_dataset(data, folder, AUTO, split)
-    takes = PROTOCOLS[protocol_for(dataset, protocol)]
+    name = protocol_for(dataset, protocol)
+    takes, more = PROTOCOLS[name], no_target and name == "phrases"
     samples: list[Sample] = []
-    for sample in filter(takes, dataset.samples(complain)):
+    for sample in dataset.samples(complain):
+        if not takes(sample) and not (more and sample.absent):
+            continue
         if _usable(sample, complain):
             samples.append(sample)
         if len(samples) == limit:
             break
-    if not samples:
+    if not any(sample.objects for sample in samples):
         raise InputError(f"No image of {dataset.files[0]} is left for the protocol {protocol!r}: nothing to evaluate.")
     return samples
 
@@ -109,13 +114,13 @@ def askable(samples: Iterable[Sample], check: Callable[[str], None], complain: C
     kept: list[Sample] = []
     refused: dict[str, InputError | None] = {}
     for sample in samples:
-        for phrase in set(sample.phrases()) - set(refused):
+        for phrase in set(_phrases(sample)) - set(refused):
             refused[phrase] = None
             try:
                 check(phrase)
             except InputError as error:
                 refused[phrase] = error
-        bad = [why for phrase in sample.phrases() if (why := refused[phrase])]
+        bad = [why for phrase in _phrases(sample) if (why := refused[phrase])]
         for why in bad:
             complain(InputError(f"{_place(sample)}: {why}"))
         kept += [] if bad else [sample]
@@ -123,12 +128,17 @@ def askable(samples: Iterable[Sample], check: Callable[[str], None], complain: C
 
 
 def run(
-    samples: Iterable[Sample], methods: Sequence[Grounder], journal: Journal, complain: Complain = refuse
+    samples: Iterable[Sample],
+    methods: Sequence[Grounder],
+    journal: Journal,
+    complain: Complain = refuse,
+    no_target: bool = False,
 ) -> Iterator[list[Outcome]]:
     """Ask every method for every distinct phrase of each image, all phrases in one call; yields image by image.
 
-    A method sees the image and the phrases, never a box. What the journal holds already is not asked again. An image
-    that cannot be read, or has another size than its annotation states or needs, is left out.
+    A method sees the image and the phrases, never a box. `no_target`: it is also asked, in a call of its own in which
+    it may answer absent, for the phrases that mean nothing in the image. What the journal holds already is not asked
+    again. An image that cannot be read, or has another size than its annotation states or needs, is left out.
 
     Raises:
         InputError: as `complain` decides, an image is left out.
@@ -144,7 +154,7 @@ def run(
                 complain(error)
                 continue
             for method in waiting:
-                journal.add(_ask(method, sample, image))
+                journal.add(_ask(method, sample, image, sample.absent if no_target else ()))
         yield [journal.done[sample.name, method.name] for method in methods]
 
 
@@ -156,7 +166,7 @@ def _usable(sample: Sample, complain: Complain) -> bool:
         if not os.path.isfile(sample.path):
             raise InputError(f"{_place(sample)}: there is no image {sample.path}.")
         try:
-            check_phrases(sample.phrases())
+            check_phrases(_phrases(sample))
         except InputError as error:
             raise InputError(f"{_place(sample)}, image {shown(sample.name)}: {error}") from error
         _check_masks(sample, height if known else None, width if known else None)
@@ -166,6 +176,11 @@ def _usable(sample: Sample, complain: Complain) -> bool:
         complain(error)
         return False
     return True
+
+
+def _phrases(sample: Sample) -> list[str]:
+    """The phrases of the objects, and those that mean nothing in the image."""
+    return [*sample.phrases(), *sample.absent]
 
 
 def _check_masks(sample: Sample, height: int | None, width: int | None) -> None:
@@ -194,13 +209,19 @@ def _place(sample: Sample) -> str:
     return sample.where or str(sample.path)
 
 
-def _ask(method: Grounder, sample: Sample, image: NDArray[np.uint8]) -> Outcome:
-    phrases = sample.phrases()
+def _ask(method: Grounder, sample: Sample, image: NDArray[np.uint8], no_target: Sequence[str]) -> Outcome:
     start = time.perf_counter()
-    groundings = dict(zip(phrases, method.ground(image, phrases, absent=False), strict=True))
+    groundings = _grounded(method, image, sample.phrases(), absent=False)
     seconds = time.perf_counter() - start
     records = tuple(_judge(groundings[truth.phrase], truth, *image.shape[:2]) for truth in sample.objects)
-    return Outcome(sample.name, image.shape[1], image.shape[0], method.name, seconds, records)
+    free = _grounded(method, image, list(dict.fromkeys(no_target)), absent=True)
+    said = tuple(NoTarget(phrase, free[phrase].absent, free[phrase].absent_probability) for phrase in no_target)
+    return Outcome(sample.name, image.shape[1], image.shape[0], method.name, seconds, records, said)
+
+
+def _grounded(method: Grounder, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool) -> dict[str, Grounding]:
+    """The answers of a method by phrase; it is not asked for nothing."""
+    return dict(zip(phrases, method.ground(image, phrases, absent=absent), strict=True)) if phrases else {}
 
 
 def _judge(grounding: Grounding, truth: LabelledBox, height: int, width: int) -> Record:

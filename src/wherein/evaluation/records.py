@@ -41,8 +41,20 @@ class Record:
 
 
 @dataclass(frozen=True)
+class NoTarget:
+    """What a method that may answer absent said of a phrase that means nothing in the image."""
+
+    phrase: str
+    absent: bool
+    absent_probability: float | None
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """All records of one method on one image of `width` x `height` original pixels, asked in one call of `seconds`."""
+    """All records of one method on one image of `width` x `height` original pixels, asked in one call of `seconds`.
+
+    `no_target`: of phrases that mean nothing in it, asked in another call.
+    """
 
     image: str
     width: int
@@ -50,6 +62,7 @@ class Outcome:
     method: str
     seconds: float
     records: tuple[Record, ...]
+    no_target: tuple[NoTarget, ...] = ()
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
@@ -58,7 +71,9 @@ class Outcome:
         Raises:
             TypeError, KeyError: the fields are not those of an outcome.
         """
-        return cls(**{**fields, "records": tuple(_record(record) for record in fields.get("records", ()))})
+        records = tuple(_record(record) for record in fields.get("records", ()))
+        no_target = tuple(NoTarget(**one) for one in fields.get("no_target", ()))
+        return cls(**{**fields, "records": records, "no_target": no_target})
 
 
 def origin(vlm: "FrozenVLM") -> dict[str, Any]:

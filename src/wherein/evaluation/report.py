@@ -29,11 +29,14 @@ _FIGURES = {
     "P@0.5 (>=)": "p@0.5",
     "cIoU": "ciou",
     "gIoU": "giou",
+    "N-acc": "n_acc",
+    "T-acc": "t_acc",
     "invalid": "invalid",
     "s/image": "seconds_per_image",
 }
 """The columns behind the mean IoU and its interval, and the figure in each."""
 _OF_MASKS = ("cIoU", "gIoU")  # columns of data with true masks only
+_OF_NO_TARGET = ("N-acc", "T-acc")  # and of data with phrases that mean nothing in their image
 _NOWHERE = (np.nan,) * 4  # the corners of an invalid answer
 
 
@@ -48,9 +51,11 @@ class _Columns:
     pointing: NDArray[np.float64]  # 1 where the middle of the prediction is in the truth
     invalid: NDArray[np.bool_]
     scores: NDArray[np.float64]  # NaN of an invalid answer
-    seconds: NDArray[np.float64]  # one entry per image
+    seconds: NDArray[np.float64]  # one entry per image with a labelled box
     masked: NDArray[np.bool_]  # of pairs with a true mask
     overlaps: NDArray[np.float64]  # [2, N]: intersections and unions in pixels, 0 where there is no true mask
+    there: NDArray[np.bool_]  # of the distinct phrases of the images: it means something; first those of the pairs
+    answered: NDArray[np.bool_]  # of the same: not absent
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +84,9 @@ def summarise(
     and the prediction for its phrase; `invalid` is the share of them without a prediction, whose IoU is 0. `miou_best`
     takes, for each phrase of an image, only the labelled box that its prediction fits best. `pointing` is the share of
     labelled boxes that hold the middle of the prediction. `ciou`, `giou` and `mask_p@0.5` are of the `n_masks` pairs
-    with a true mask. Every method is compared, image by image, with the baseline `centre` if that runs, and with the
+    with a true mask. `n_acc` is the share of the `n_no_target` phrases that mean nothing in their image which are
+    answered absent, and `t_acc` that of the others which are not; None where none of the former was asked. Every
+    method is compared, image by image, with the baseline `centre` if that runs, and with the
     first method.
 
     `score_kinds` says what the scores of a method are, by its name. `ece` is the expected calibration error of scores
@@ -166,6 +173,9 @@ def _columns(outcomes: Sequence[Outcome], method: str) -> _Columns:
     own = [outcome for outcome in outcomes if outcome.method == method]
     records = [record for outcome in own for record in outcome.records]
     counts = [len(outcome.records) for outcome in own]
+    # Where a box is asked for, none is answered absent: the probability tells what would be, from a half on.
+    doubts = {(each.image, record.phrase): record.absent_probability or 0 for each in own for record in each.records}
+    answered = [doubt < 0.5 for doubt in doubts.values()] + [not one.absent for each in own for one in each.no_target]
     names = [outcome.image for outcome in own for _ in outcome.records]
     sides = np.repeat(np.array([(outcome.width, outcome.height) for outcome in own], dtype=np.float64), counts, axis=0)
     truths = _array([record.truth for record in records], 4)
@@ -178,9 +188,11 @@ def _columns(outcomes: Sequence[Outcome], method: str) -> _Columns:
         pointing=metrics.pointing(metrics.centres(answers), truths),
         invalid=np.isnan(answers[:, 0]),
         scores=np.array([record.score for record in records], dtype=np.float64),
-        seconds=np.array([outcome.seconds for outcome in own], dtype=np.float64),
+        seconds=np.array([outcome.seconds for outcome in own if outcome.records], dtype=np.float64),
         masked=np.array([record.overlap is not None for record in records], dtype=np.bool_),
         overlaps=_array([record.overlap or (0, 0) for record in records], 2).T,
+        there=np.arange(len(answered)) < len(doubts),
+        answered=np.array(answered, dtype=np.bool_),
     )
 
 
@@ -224,6 +236,7 @@ def _figures(columns: _Columns, draws: _Draws, score_kind: str | None) -> dict[s
         else None,
         "seconds_per_image": metrics.mean(columns.seconds),
         **_mask_figures(columns, draws),
+        **_no_target_figures(columns),
         "per_category": metrics.per_category(columns.iou, columns.phrases),
     }
 
@@ -251,13 +264,22 @@ def _mask_figures(columns: _Columns, draws: _Draws) -> dict[str, Any]:
     }
 
 
+def _no_target_figures(columns: _Columns) -> dict[str, Any]:
+    answered, there = columns.answered, columns.there
+    return {
+        "n_acc": metrics.no_target_accuracy(answered, there),
+        "t_acc": None if there.all() else metrics.no_target_accuracy(~answered, ~there),
+        "n_no_target": int(np.count_nonzero(~there)),
+    }
+
+
 def _title(results: dict[str, Any]) -> str:
     name = results["protocol"] if results["split"] is None else f"{results['protocol']} {results['split']}"
     return f"{name}: {results['n']} boxes in {results['images']} images, model {results['model']}"
 
 
-def _has_masks(results: dict[str, Any]) -> bool:
-    return any(figures["n_masks"] for figures in results["methods"].values())
+def _has(results: dict[str, Any], count: str) -> bool:
+    return any(figures[count] for figures in results["methods"].values())
 
 
 def _columns_of(results: dict[str, Any]) -> list[str]:
@@ -273,7 +295,11 @@ def _rows(results: dict[str, Any]) -> list[list[str]]:
 
 
 def _shown(results: dict[str, Any]) -> list[str]:
-    return [column for column in _FIGURES if _has_masks(results) or column not in _OF_MASKS]
+    hidden = [
+        *(() if _has(results, "n_masks") else _OF_MASKS),
+        *(() if _has(results, "n_no_target") else _OF_NO_TARGET),
+    ]
+    return [column for column in _FIGURES if column not in hidden]
 
 
 def _comparisons(results: dict[str, Any]) -> list[str]:
