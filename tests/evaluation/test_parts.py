@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from wherein.errors import AdapterError, InputError
+from wherein.evaluation.heads_tables import heads_table
 from wherein.evaluation.papers import BEST, HEADS, HEADS_MAIN, called
-from wherein.evaluation.parts import BUILT_IN, heads_table, identity, pin_table, prompt_of
+from wherein.evaluation.parts import BUILT_IN, identity, prompt_of
+from wherein.evaluation.pin_tables import pin_table
 from wherein.methods import create
 from wherein.methods.heads import HeadsConfig
 from wherein.methods.heads.method import Heads
@@ -138,7 +140,7 @@ def test_published_boxes_stand_beside_the_heads_and_masks_beside_the_segmented_o
 
 
 def test_the_model_s_known_heads_are_taken(tiny_vlm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wherein.evaluation.parts.known", lambda vlm, file: (HeadsConfig(heads=((0, 1),)), {}))
+    monkeypatch.setattr("wherein.evaluation.heads_tables.known", lambda vlm, file: (HeadsConfig(heads=((0, 1),)), {}))
     (part,) = (part for part in heads_table("rec", tiny_vlm, None).parts if part.rows == ("heads",))
     assert part.adapters == {"heads": BUILT_IN} and part.make()[0][0].config.heads == ((0, 1),)  # type: ignore[attr-defined]
 

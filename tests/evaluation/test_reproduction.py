@@ -18,8 +18,10 @@ from PIL import Image
 from wherein.data import Dataset, open_dataset, refuse
 from wherein.errors import AdapterError, InputError
 from wherein.evaluation import page, select
+from wherein.evaluation.heads_tables import heads_table
 from wherein.evaluation.papers import HEADS, PIN_1
-from wherein.evaluation.parts import Part, Table, heads_table, identity, pin_table
+from wherein.evaluation.parts import Part, Table, identity
+from wherein.evaluation.pin_tables import pin_table
 from wherein.evaluation.reproduction import Chosen, reproduce
 from wherein.grounding import Grounding
 

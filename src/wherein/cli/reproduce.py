@@ -86,7 +86,7 @@ def pin(
     size: Size = None,
 ) -> None:
     """Run PIN's table 1, 2 or 3 on labelled images. What an earlier call with the same settings answered is kept."""
-    from wherein.evaluation.parts import PIN_ROWS, pin_table
+    from wherein.evaluation.pin_tables import PIN_ROWS, pin_table
     from wherein.evaluation.reproduction import check_baseline
     from wherein.vlm import load_vlm
 
@@ -130,8 +130,8 @@ def heads(
     rec (boxes, P@0.5), res and reasonseg (masks, cIoU) have the heads beside a constant box and the model's answer in
     words, with --segmenter also the heads with a segmenter behind them.
     """
+    from wherein.evaluation.heads_tables import HEADS_TABLES, check_segmenter, heads_table
     from wherein.evaluation.papers import HEADS
-    from wherein.evaluation.parts import HEADS_TABLES, check_segmenter, heads_table
     from wherein.evaluation.reproduction import check_baseline, check_masks
     from wherein.segment import Segmenter as Sam
     from wherein.vlm import load_vlm
