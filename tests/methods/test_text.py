@@ -70,12 +70,20 @@ def test_a_model_that_writes_boxes_is_asked_and_read_as_it_was_trained(
         asked.extend(prompts)
         return [NATIVE[family], "I see no dog."]
 
+    whole, bare = vlm.prefix, []
+
+    def prefix(*given: Any, **named: Any) -> Any:
+        bare.append(named.get("bare", False))
+        return whole(*given, **named)
+
     monkeypatch.setattr(vlm, "continue_text", continued)
+    monkeypatch.setattr(vlm, "prefix", prefix)
     image = np.zeros((60, 60, 3), np.uint8)
     found, missing = Text(vlm).ground(image, ["The cat.", "a dog"])
     np.testing.assert_allclose(found.boxes, [[0, 0, 30, 15]], atol=0.1)
     assert not len(missing.boxes) and not missing.absent and found.answer == NATIVE[family]
     assert [vlm.native_prompt.format(phrase=name) + vlm.closing for name in ("cat", "dog")] == asked
+    assert bare == [True]  # no "In the image is" between the image and the question
 
 
 def test_families_that_write_boxes_say_how_to_ask_for_them() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wherein.training.processes import Processes
 from wherein.training.trainer import TrainConfig, checkpoints, fit
 
-CONFIG = TrainConfig(steps=6, learning_rate=1e-2, warmup=2, evaluate_every=3, save_every=3)
+CONFIG = TrainConfig(steps=6, learning_rate=1e-2, warmup=2, weight_decay=0.1, evaluate_every=3, save_every=3)
 COUNT = 2
 
 
@@ -26,6 +26,7 @@ class Line:
     def __init__(self, together: int = 1, seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.module = nn.Linear(3, 2)
+        self.module.register_parameter("unused", nn.Parameter(torch.ones(2)))  # nothing reaches it
         self.together = together
         self.evaluated = 0
 
@@ -45,6 +46,7 @@ class Line:
 def run_one(out: Path) -> None:
     """What each of the processes does; they begin from different weights."""
     processes = Processes()
+    assert processes.agree(7) and not processes.agree(processes.rank)
     task = Line(seed=processes.rank)
     with processes.first_alone():
         seen = (out.parent / "made").exists()
@@ -57,7 +59,7 @@ def run_one(out: Path) -> None:
 
 def test_one_process_is_the_first_of_one() -> None:
     alone = Processes()
-    assert alone.first and alone.count == 1
+    assert alone.first and alone.count == 1 and alone.agree(3)
     with alone.first_alone():
         alone.wait()
     value = torch.ones(2)
@@ -76,7 +78,11 @@ def test_two_processes_step_as_one_on_the_data_of_both(tmp_path: Path) -> None:
         subprocess.Popen(command, env={**common, "RANK": str(i), "LOCAL_RANK": str(i)}, stderr=subprocess.PIPE)
         for i in range(COUNT)
     ]
-    said = [process.communicate(timeout=120)[1].decode() for process in running]
+    try:
+        said = [process.communicate(timeout=120)[1].decode() for process in running]
+    finally:
+        for process in running:
+            process.kill()
     assert [process.returncode for process in running] == [0] * COUNT, said
     ours, theirs = (torch.load(tmp_path / f"{i}.pt", weights_only=True) for i in range(COUNT))
     whole = Line(together=COUNT)
@@ -85,7 +91,7 @@ def test_two_processes_step_as_one_on_the_data_of_both(tmp_path: Path) -> None:
         assert torch.equal(ours[name], theirs[name])
         torch.testing.assert_close(ours[name], value)
     saved = load_file(checkpoints(tmp_path / "out")[-1] / "state.safetensors")
-    assert torch.equal(saved["module.weight"], ours["weight"])
+    assert torch.equal(saved["module.weight"], ours["weight"]) and "adam.step.unused" not in saved
     assert len((tmp_path / "out" / "log.jsonl").read_text().splitlines()) == 2
     assert len(list((tmp_path / "out" / "tensorboard").iterdir())) == 1
 

@@ -187,3 +187,14 @@ def test_a_killed_process_loses_and_repeats_no_checkpoint(tmp_path: Path) -> Non
     killed, whole = (load_file(checkpoints(tmp_path / n)[-1] / "state.safetensors") for n in ("killed", "whole"))
     assert killed.keys() == whole.keys() and all(torch.equal(killed[name], whole[name]) for name in whole)
     assert [p.name for p in checkpoints(out)] == [p.name for p in checkpoints(tmp_path / "whole")]
+
+
+def test_training_that_falls_apart_says_so(tmp_path: Path) -> None:
+    """And the checkpoints before are whole."""
+    task = Line()
+    loss = task.loss
+    task.loss = lambda step, steps: loss(step, steps) * (float("nan") if step == 5 else 1)  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="fell apart at step 5"):
+        fit(task, CONFIG, tmp_path)
+    (kept,) = checkpoints(tmp_path)
+    assert all(value.isfinite().all() for value in load_file(kept / "state.safetensors").values())

@@ -1,5 +1,6 @@
 """Readers of real data sets: each yields `Sample`s, image by image, and tells of every bad record where it is."""
 
+from wherein.data.captions import Captioned, read_captions
 from wherein.data.coco import read_coco
 from wherein.data.complaint import Complain, Complaints, refuse
 from wherein.data.dataset import Dataset
@@ -19,6 +20,7 @@ from wherein.data.yolo import read_yolo
 __all__ = [
     "AUTO",
     "FORMATS",
+    "Captioned",
     "Complain",
     "Complaints",
     "Dataset",
@@ -27,6 +29,7 @@ __all__ = [
     "Narrative",
     "Sample",
     "open_dataset",
+    "read_captions",
     "read_coco",
     "read_genome",
     "read_lvis",

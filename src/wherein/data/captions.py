@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wherein.data.complaint import Complain, refuse
-from wherein.data.entry import Entry
+from wherein.data.entry import Entry, shown
 from wherein.data.files import read_json
 from wherein.data.sample import Key
 from wherein.errors import InputError
@@ -32,17 +32,26 @@ def read_captions(annotations: Path, images: Path, complain: Complain = refuse) 
         InputError: the file cannot be read; or, as `complain` decides, a record is unusable.
     """
     root = Entry(read_json(annotations), f"The annotation file {annotations}")
+    names = _names(root, complain)
     said: dict[Key, list[str]] = defaultdict(list)
-    for entry in root.entries("annotations"):
+    for entry in root.entries("annotations", complain):
         try:
-            said[entry.key("image_id")].append(entry.text("caption").strip())
+            said[entry.reference("image_id", names, "image")].append(entry.text("caption"))
         except InputError as error:
             complain(error)
-    for entry in root.entries("images"):
+    for key, name in names.items():
+        if said[key]:
+            yield Captioned(name, images / name, tuple(said[key]))
+
+
+def _names(root: Entry, complain: Complain) -> dict[Key, str]:
+    """The file of each image, by its id."""
+    names: dict[Key, str] = {}
+    for entry in root.entries("images", complain):
         try:
-            name, captions = entry.image_name("file_name"), said.get(entry.key("id"), [])
+            name, key = entry.image_name("file_name"), entry.key("id")
+            if names.setdefault(key, name) != name:
+                raise InputError(f"{entry.where} repeats the id {shown(key)} of an earlier image.")
         except InputError as error:
             complain(error)
-            continue
-        if captions:
-            yield Captioned(name, images / name, tuple(captions))
+    return names

@@ -9,10 +9,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from wherein import images
 from wherein.data.complaint import Complain
 from wherein.data.entry import Entry, shown
 from wherein.data.mask import Mask
-from wherein.errors import InputError
+from wherein.errors import ImageError, InputError
 
 SLACK = 1
 """Pixels by which a box may hang over its image: data sets round, and some count pixels from 1."""
@@ -69,6 +70,39 @@ class Sample:
                     f"{labelled.where or self.name} has the box {[round(side, 1) for side in (x0, y0, x1, y1)]} "
                     f"(x0, y0, x1, y1), which is not inside its image{size}."
                 )
+
+    def load(self) -> NDArray[np.uint8]:
+        """The image uint8[H, W, 3], after all that its annotation says was found to fit it.
+
+        Raises:
+            ImageError: it is no image.
+            InputError: it is not of the stated size, or has a box or a mask outside it.
+        """
+        image = self.image()
+        height, width = image.shape[:2]
+        self.check(width, height)
+        self.check_masks(width, height)
+        return image
+
+    def image(self) -> NDArray[np.uint8]:
+        """The image uint8[H, W, 3]. Raises ImageError for none, InputError for one that is not of the stated size."""
+        place = self.where or str(self.path)
+        try:
+            image = images.load(self.path)
+        except ImageError as error:
+            raise ImageError(f"{place}: {error}") from error
+        height, width = image.shape[:2]
+        if (self.width or width, self.height or height) != (width, height):
+            raise InputError(
+                f"{place}: the annotation of {shown(self.name)} is for {self.width} x {self.height} pixels, "
+                f"but the image has {width} x {height}, so its boxes do not fit."
+            )
+        return image
+
+    def check_masks(self, width: int | None, height: int | None) -> None:
+        """Find a mask that does not fit an image of this size in pixels; None is not known. Raises InputError."""
+        for mask in dict.fromkeys(labelled.mask for labelled in self.objects if labelled.mask is not None):
+            mask.check(height, width)
 
 
 class Gathered:

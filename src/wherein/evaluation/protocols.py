@@ -13,7 +13,7 @@ from wherein import geometry, images
 from wherein.data import AUTO, Complain, Dataset, LabelledBox, Mask, Sample, open_dataset, refuse
 from wherein.data.entry import shown
 from wherein.data.mask import NeedsExtra
-from wherein.errors import ImageError, InputError
+from wherein.errors import InputError
 from wherein.evaluation.records import Corners, Journal, NoTarget, Outcome, Record
 from wherein.grounding import Grounding
 from wherein.phrases import check_phrases
@@ -147,7 +147,7 @@ def run(
         waiting = [method for method in methods if (sample.name, method.name) not in journal.done]
         if waiting:
             try:
-                image = _load(sample)
+                image = sample.load()
             except NeedsExtra:
                 raise
             except InputError as error:
@@ -169,7 +169,7 @@ def _usable(sample: Sample, complain: Complain) -> bool:
             check_phrases(_phrases(sample))
         except InputError as error:
             raise InputError(f"{_place(sample)}, image {shown(sample.name)}: {error}") from error
-        _check_masks(sample, height if known else None, width if known else None)
+        sample.check_masks(width if known else None, height if known else None)
     except NeedsExtra:  # of this image no more than of any other
         raise
     except InputError as error:
@@ -181,28 +181,6 @@ def _usable(sample: Sample, complain: Complain) -> bool:
 def _phrases(sample: Sample) -> list[str]:
     """The phrases of the objects, and those that mean nothing in the image."""
     return [*sample.phrases(), *sample.absent]
-
-
-def _check_masks(sample: Sample, height: int | None, width: int | None) -> None:
-    for mask in dict.fromkeys(labelled.mask for labelled in sample.objects if labelled.mask is not None):
-        mask.check(height, width)
-
-
-def _load(sample: Sample) -> NDArray[np.uint8]:
-    """The image, after all that its annotation says was found to fit it."""
-    try:
-        image = images.load(sample.path)
-    except ImageError as error:
-        raise ImageError(f"{_place(sample)}: {error}") from error
-    height, width = image.shape[:2]
-    if (sample.width or width, sample.height or height) != (width, height):
-        raise InputError(
-            f"{_place(sample)}: the annotation of {shown(sample.name)} is for {sample.width} x {sample.height} pixels, "
-            f"but the image has {width} x {height}, so its boxes do not fit."
-        )
-    sample.check(width, height)
-    _check_masks(sample, height, width)
-    return image
 
 
 def _place(sample: Sample) -> str:

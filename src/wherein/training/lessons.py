@@ -1,17 +1,18 @@
 """What people wrote about photographs, as lessons for a pixel-aligned model: narratives, captions, phrases, regions.
 
 Notable choices:
-- every picture is drawn anew each time it comes up: one of its narratives or captions, some of its phrases, a scale
+- a lesson is of a whole picture; `varied` draws it anew each time it comes up: at another scale, or mirrored
 - a scale above 1 shows a window of the picture, one below 1 a smaller picture; what is said goes along (`Scene.crop`).
   Pictures with a trace stay whole, as published
 - pictures are mirrored where regions are learnt only, as published, and their phrases with them (`Scene.mirror`)
+- a phrase must mean one thing of its picture: of several boxes a model could only learn the middle
 - prompts before a caption are phrasings of our own, as many as were published
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -20,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wherein import images
-from wherein.data import Sample
-from wherein.data.captions import Captioned
-from wherein.data.narratives import Narrative
+from wherein.data import Captioned, LabelledBox, Narrative, Sample
 from wherein.errors import InputError
+from wherein.geometry import area
 from wherein.methods.pixel import traces
 from wherein.methods.pixel.reader import CAPTION, REFER, REGION
 from wherein.methods.pixel.scenes import Scene
@@ -57,8 +57,7 @@ SHORT = (
     "What it shows: ",
     "A short description: ",
 )
-PHRASES, REGIONS = 16, 100  # of a picture at most, as published
-JITTER, WIDE = (0.75, 1.25), (0.1, 2.0)  # scales, as published; the second where regions are learnt
+PHRASES, REGIONS = 16, 32  # of a picture at most, as published
 T = TypeVar("T")
 
 
@@ -82,25 +81,34 @@ class Lesson:
     share: float = 1.0
 
 
-class Source(Protocol):
-    """Pictures to learn from."""
+class Lessons(Protocol):
+    """Pictures to learn from. scales: between which they are shown, if they vary · mirrors: half of them mirrored."""
+
+    scales: tuple[float, float] | None
+    mirrors: bool
 
     def __len__(self) -> int:
         """How many there are."""
 
     def lesson(self, index: int, rng: np.random.Generator) -> Lesson:
-        """A lesson from one of them. Raises ImageError for a file that is no image."""
+        """A lesson from one of them, the picture as it is; what is said of it is drawn where there is a choice.
+
+        Raises ImageError for a file that is no image, InputError where what is said does not fit it.
+        """
 
 
 class Narratives:
-    """Localized Narratives: whole pictures, of each one narrative, and where the mouse was at each of its words."""
+    """Localized Narratives: of each picture one narrative, and where the mouse was at each of its words."""
+
+    scales, mirrors = None, False
 
     def __init__(self, narratives: Iterable[Narrative]) -> None:
         """Those without a trace are left out. Raises InputError where none is left."""
         by_image: dict[Path, list[Narrative]] = defaultdict(list)
         for one in narratives:
-            if traces.trace(one.strokes, one.words) is not None:
-                by_image[one.path].append(one)
+            if traces.moves(one.strokes):
+                strokes = tuple(stroke.astype(np.float32) for stroke in one.strokes)  # they fill the memory
+                by_image[one.path].append(replace(one, strokes=strokes))
         self._images = _some(list(by_image.values()), "narratives with a trace")
 
     def __len__(self) -> int:
@@ -108,21 +116,18 @@ class Narratives:
         return len(self._images)
 
     def lesson(self, index: int, rng: np.random.Generator) -> Lesson:
-        """See Source."""
+        """See Lessons."""
         own = self._images[index]
         told = own[int(rng.integers(len(own)))]
         image = images.load(told.path)
-        traced = traces.trace(told.strokes, told.words)
-        assert traced is not None
-        boxes = traces.pixels(traced.boxes, image.shape[1], image.shape[0])
-        words = list(WORD.finditer(told.caption))
-        said = traces.by_words([word.group() for word in words], told.words, traced.valid)
-        placed = [PlacedText(word.start(), word.end(), boxes[i]) for word, i in zip(words, said, strict=True) if i >= 0]
-        return Lesson("narratives", _whole(image, told.caption, LONG, rng), tuple(placed))
+        words = words_of(told, image.shape[1], image.shape[0])
+        return Lesson("narratives", _whole(image, told.caption, LONG, rng), words)
 
 
 class Captions:
     """Captions of whole pictures, of each one."""
+
+    scales, mirrors = (0.75, 1.25), False
 
     def __init__(self, captioned: Iterable[Captioned]) -> None:
         """Raises InputError where there is none."""
@@ -133,22 +138,22 @@ class Captions:
         return len(self._images)
 
     def lesson(self, index: int, rng: np.random.Generator) -> Lesson:
-        """See Source."""
+        """See Lessons."""
         own = self._images[index]
         caption = own.captions[int(rng.integers(len(own.captions)))]
-        return scaled(Lesson("captions", _whole(images.load(own.path), caption, SHORT, rng)), JITTER, rng)
+        return Lesson("captions", _whole(images.load(own.path), caption, SHORT, rng))
 
 
 class Phrases:
     """Phrases that mean one thing each, and its box; with `masks`, its mask, too."""
 
+    scales, mirrors = (0.75, 1.25), False
+
     def __init__(self, samples: Iterable[Sample], masks: bool = False) -> None:
-        """Things without a mask, where masks are asked for, are left out. Raises InputError where nothing is left."""
+        """Left out are phrases of several boxes, and with `masks` things without one. Raises InputError where nothing
+        is left."""
         self.kind = "masks" if masks else "phrases"
-        kept = (
-            replace(one, objects=tuple(thing for thing in one.objects if thing.mask is not None or not masks))
-            for one in samples
-        )
+        kept = (replace(one, objects=tuple(_meant(one, masks))) for one in samples)
         self._images = _some([one for one in kept if one.objects], self.kind)
 
     def __len__(self) -> int:
@@ -156,27 +161,28 @@ class Phrases:
         return len(self._images)
 
     def lesson(self, index: int, rng: np.random.Generator) -> Lesson:
-        """See Source."""
-        return scaled(Lesson(self.kind, _scene(self._images[index], PHRASES, rng, self.kind == "masks")), JITTER, rng)
+        """See Lessons."""
+        return Lesson(self.kind, _scene(self._images[index], PHRASES, rng, self.kind == "masks"))
 
 
 class Regions:
-    """Boxes and what is said of each, half of the pictures mirrored."""
+    """Boxes and what is said of each."""
+
+    scales, mirrors = (0.1, 2.0), True
 
     def __init__(self, samples: Iterable[Sample]) -> None:
-        """Raises InputError where there is no region."""
-        self._images = _some([one for one in samples if one.objects], "regions")
+        """Boxes that hold nothing are left out. Raises InputError where there is no region."""
+        kept = (replace(one, objects=tuple(thing for thing in one.objects if _holds(thing))) for one in samples)
+        self._images = _some([one for one in kept if one.objects], "regions")
 
     def __len__(self) -> int:
         """Images."""
         return len(self._images)
 
     def lesson(self, index: int, rng: np.random.Generator) -> Lesson:
-        """See Source."""
+        """See Lessons."""
         scene = _scene(self._images[index], REGIONS, rng)
-        scene = replace(scene, questions=(REGION,) * len(scene.phrases))
-        lesson = Lesson("regions", scene.mirror() if rng.random() < 0.5 else scene)
-        return scaled(lesson, WIDE, rng)
+        return Lesson("regions", replace(scene, questions=(REGION,) * len(scene.phrases)))
 
 
 KINDS = {"narratives": "trace", "captions": "caption", "phrases": "refer", "masks": "segment", "regions": "caption"}
@@ -194,11 +200,16 @@ def words_of(told: Narrative, width: int, height: int) -> tuple[PlacedText, ...]
     return tuple(PlacedText(word.start(), word.end(), boxes[i]) for word, i in each if i >= 0)
 
 
-def scaled(lesson: Lesson, scales: tuple[float, float], rng: np.random.Generator) -> Lesson:
-    """A lesson at a scale between two: above 1, a window of its picture, unless that would hold nothing of what is
-    said; else the picture made smaller.
+def varied(lesson: Lesson, lessons: Lessons, rng: np.random.Generator) -> Lesson:
+    """A lesson as it is shown this time: at one of the scales of the `lessons` that it is from, or mirrored.
+
+    Above a scale of 1 it is a window of its picture, unless that would hold nothing of what is said.
     """
-    scale, scene = rng.uniform(*scales), lesson.scene
+    if lessons.mirrors and rng.random() < 0.5:
+        lesson = replace(lesson, scene=lesson.scene.mirror())
+    if lessons.scales is None:
+        return lesson
+    scale, scene = rng.uniform(*lessons.scales), lesson.scene
     if scale <= 1:
         return replace(lesson, share=scale)
     whole = np.array(scene.image.shape[1::-1])
@@ -216,10 +227,12 @@ def _whole(image: NDArray[np.uint8], caption: str, leads: Sequence[str], rng: np
 
 def _scene(sample: Sample, most: int, rng: np.random.Generator, masks: bool = False) -> Scene:
     """Some of the things of a picture, and the questions that ask for them."""
-    image = images.load(sample.path)
+    image = sample.image()
     height, width = image.shape[:2]
-    sample.check(width, height)
-    chosen = [sample.objects[i] for i in sorted(rng.permutation(len(sample.objects))[:most].tolist())]
+    fitting = [thing for thing in sample.objects if _fits(sample, thing, width, height)]
+    if not fitting:
+        raise InputError(f"{sample.where or sample.path}: nothing that is labelled is inside the image.")
+    chosen = [fitting[i] for i in sorted(rng.permutation(len(fitting))[:most].tolist())]
     drawn = [thing.mask.decode(height, width) for thing in chosen if thing.mask is not None] if masks else []
     return Scene(
         image,
@@ -228,6 +241,31 @@ def _scene(sample: Sample, most: int, rng: np.random.Generator, masks: bool = Fa
         np.stack([thing.box for thing in chosen]),
         np.stack(drawn) if masks else None,
     )
+
+
+def _meant(sample: Sample, masks: bool) -> Iterator[LabelledBox]:
+    """The things that a phrase means alone, each phrase once for each; with `masks`, those that have one."""
+    boxes: dict[str, set[tuple[float, ...]]] = defaultdict(set)
+    for thing in sample.objects:
+        boxes[thing.phrase].add(tuple(thing.box.tolist()))
+    for thing in sample.objects:
+        if len(boxes[thing.phrase]) == 1 and _holds(thing) and (thing.mask is not None or not masks):
+            yield thing
+
+
+def _fits(sample: Sample, thing: LabelledBox, width: int, height: int) -> bool:
+    """Whether a thing is inside the image: one box too many must not cost all others of its picture."""
+    alone = replace(sample, objects=(thing,))
+    try:
+        alone.check(width, height)
+        alone.check_masks(width, height)
+    except InputError:
+        return False
+    return True
+
+
+def _holds(thing: LabelledBox) -> bool:
+    return bool(area(thing.box[None])[0] > 0)
 
 
 def _some(found: list[T], what: str) -> list[T]:

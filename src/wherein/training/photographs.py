@@ -5,13 +5,14 @@
 Notable choices:
 - the lessons of a step are read kind by kind, each kind's mean loss weighted by its share of the pictures
 - a narrative too long for the model is cut, and has no end then; so is a phrase, which then teaches nothing
-- unreadable pictures are drawn again, never counted: a set with a damaged file trains, one of nothing else does not
+- a picture that cannot be used is drawn again, told once and counted; a set of nothing else ends the run
+- the model stays as it is asked, without dropout: what is trained is small beside what is frozen
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,34 +33,39 @@ from wherein.methods.pixel.points import corners_of
 from wherein.methods.pixel.prompts import Prompts
 from wherein.methods.pixel.proposals import proposal_loss
 from wherein.methods.pixel.reader import LONGEST, PixelReader, frame_of, shown
-from wherein.training.lessons import KINDS, Lesson, Source
+from wherein.training.lessons import KINDS, Lesson, Lessons, varied
 
+HELD_OUT = 32  # pictures of each kind that are measured
 TRIES = 8  # pictures that are drawn for one, before damage is no accident
 SHOWN = 4  # pictures of each kind on a sheet
 
 
 class PhotographTask:
-    """A pixel-aligned model, the sources that it learns from, by kind, and those it is measured on.
+    """A pixel-aligned model, the lessons that it learns from, by kind, and those it is measured on.
 
-    `weights`: how often each kind is drawn, in shares; `batch`: pictures a step.
+    `weights`: how often each kind is drawn, in shares; of several sets of one kind each is as likely. `batch`: pictures
+    a step. `tell`: hears of each picture that cannot be used.
     """
 
     def __init__(
         self,
         reader: PixelReader,
-        sources: Mapping[str, Sequence[Source]],
-        held_out: Mapping[str, Sequence[Source]],
+        sources: Mapping[str, Sequence[Lessons]],
+        held_out: Mapping[str, Sequence[Lessons]],
         weights: Mapping[str, float],
         batch: int,
         seed: int,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Raises InputError for a kind without a source."""
+        """Raises InputError for a kind without lessons, or with held-out ones of which none can be used."""
         if missing := sorted(set(weights) - {kind for kind, some in sources.items() if some}):
             raise InputError(f"This stage learns from {', '.join(weights)}: give data of {', '.join(missing)}.")
-        self.reader, self.sources, self.held_out = reader, sources, held_out
-        self.batch, self.seed, self.module = batch, seed, reader.model.trained()
+        self.reader, self.sources, self.batch, self.seed = reader, sources, batch, seed
+        self.module = reader.model.trained()
+        self._tell, self._told = tell, set[str]()
         self._kinds = list(weights)
         self._shares = np.array([weights[kind] for kind in self._kinds]) / sum(weights.values())
+        self._held_out = {kind: self._first(kind, some) for kind, some in held_out.items()}
 
     def loss(self, step: int, steps: int) -> Tensor:
         """The losses of one step's lessons."""
@@ -67,7 +73,7 @@ class PhotographTask:
 
         def drawn(place: int) -> Lesson:
             """The lesson at this place of the batch."""
-            return _drawn(self.sources[kinds[place]], np.random.default_rng([self.seed, step, place]))
+            return self._drawn(self.sources[kinds[place]], np.random.default_rng([self.seed, step, place]))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             lessons = list(pool.map(drawn, range(self.batch)))
@@ -78,26 +84,53 @@ class PhotographTask:
         return torch.stack(losses).sum()
 
     @torch.inference_mode()
-    def evaluate(self, step: int, folder: Path, count: int = 32) -> dict[str, float]:
-        """On the first `count` held-out lessons of each kind: `loss_<kind>`; of phrases, P@0.5 (strict) beside that of
-        the constant box; of narratives, how far off the middle of a word's place is, as a share of the picture, beside
-        that of the picture's middle. A sheet of the first answers for each of the two.
+    def evaluate(self, step: int, folder: Path) -> dict[str, float]:
+        """On held-out lessons, whole pictures: `loss_<kind>`; `<kind>_p50` of phrases and masks, strict, beside that of
+        the constant box; `words_off` of narratives: how far off the middle of a word's place is, as a share of the
+        square's side, beside that of the picture's middle. `unusable`: pictures that had to be drawn again so far. A
+        sheet of the first answers.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        figures = dict[str, float]()
-        for kind, sources in self.held_out.items():
-            rng = np.random.default_rng(self.seed)
-            pictures = [(source, i) for source in sources for i in range(len(source))][:count]
-            lessons = [source.lesson(i, rng) for source, i in pictures]
-            losses = [float(lesson_loss(self.reader, [lesson])) for lesson in lessons]
-            figures[f"loss_{kind}"] = float(np.mean(losses))
+        figures = {"unusable": float(len(self._told))}
+        for kind, lessons in self._held_out.items():
+            figures[f"loss_{kind}"] = float(np.mean([float(lesson_loss(self.reader, [one])) for one in lessons]))
             if kind in ("phrases", "masks"):
-                figures |= _found(self.reader, lessons)
+                figures |= {f"{kind}_{name}": value for name, value in _found(self.reader, lessons).items()}
             if kind == "narratives":
                 figures |= _off(self.reader, lessons)
             if kind in ("phrases", "narratives"):
                 _sheet(self.reader, lessons[:SHOWN], folder / f"{step:07d}-{kind}.png")
         return figures
+
+    def _drawn(self, sources: Sequence[Lessons], rng: np.random.Generator) -> Lesson:
+        """A lesson of one of the sets. Raises InputError where picture after picture cannot be used."""
+        for _ in range(TRIES):
+            lessons = sources[int(rng.integers(len(sources)))]
+            lesson = self._usable(lessons, int(rng.integers(len(lessons))), rng)
+            if lesson is not None:
+                return varied(lesson, lessons, rng)
+        raise InputError(f"Of {TRIES} pictures that were drawn none could be used: see what was said of each.")
+
+    def _usable(self, lessons: Lessons, index: int, rng: np.random.Generator) -> Lesson | None:
+        """A lesson whose texts the model can be given; None where there is none, which is told."""
+        try:
+            lesson = lessons.lesson(index, rng)
+            self.reader.texts([*lesson.scene.questions, *lesson.scene.phrases])
+        except (ImageError, InputError) as error:
+            if str(error) not in self._told:
+                self._told.add(str(error))
+                self._tell(str(error))
+            return None
+        return lesson
+
+    def _first(self, kind: str, sources: Sequence[Lessons]) -> list[Lesson]:
+        """Lessons of the first pictures of every set, together `HELD_OUT` at most."""
+        rng, most = np.random.default_rng(self.seed), max(1, HELD_OUT // len(sources))
+        each = [self._usable(some, i, rng) for some in sources for i in range(min(most, len(some)))]
+        found = [lesson for lesson in each if lesson is not None]
+        if not found:
+            raise InputError(f"None of the first held-out pictures of {kind} can be used.")
+        return found
 
 
 def lesson_loss(reader: PixelReader, lessons: Sequence[Lesson]) -> Tensor:
@@ -153,17 +186,6 @@ def fitted(image: NDArray[np.uint8], side: int, fit: str, share: float = 1.0) ->
     return square, frame
 
 
-def _drawn(sources: Sequence[Source], rng: np.random.Generator) -> Lesson:
-    """A lesson of one of the sources, each as likely. Raises InputError where picture after picture is damaged."""
-    for _ in range(TRIES):
-        source = sources[int(rng.integers(len(sources)))]
-        try:
-            return source.lesson(int(rng.integers(len(source))), rng)
-        except (ImageError, InputError) as error:
-            damage = error
-    raise InputError(f"Of {TRIES} pictures that were drawn none could be used; the last: {damage}")
-
-
 def _labels(reader: PixelReader, texts: Sequence[str]) -> tuple[Tensor, list[list[tuple[int, int]]]]:
     """Texts as `PixelLM.forward` takes them, cut where they are too long, and the characters of each token."""
     read = reader.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
@@ -205,29 +227,41 @@ def _masks(lessons: Sequence[Lesson], frames: Sequence[Frame], side: int) -> Ten
 
 
 def _found(reader: PixelReader, lessons: Sequence[Lesson]) -> dict[str, float]:
-    """P@0.5 of the phrases, and of the constant box."""
+    """P@0.5 of phrases and of the constant box; of masks also the cumulative IoU, of a model that draws them."""
     found, truth, constant = [], [], []
+    overlap = np.zeros(2)  # intersections and unions, pixels
+    draws = lessons[0].kind == "masks" and reader.model.config.sam_encodes
     for lesson in lessons:
         scene, seen = lesson.scene, reader.see(lesson.scene.image)
-        found += [one.boxes[0] if len(one.boxes) else np.zeros(4) for one in reader.refer(seen, scene.phrases)]
+        answers = reader.refer(seen, scene.phrases, masks=draws)
+        found += [one.boxes[0] if len(one.boxes) else np.zeros(4) for one in answers]
         truth += list(scene.boxes)
         constant += [np.array(BOX) * ([*scene.image.shape[1::-1]] * 2)] * len(scene.boxes)
+        for one, true in zip(answers, scene.masks if draws and scene.masks is not None else (), strict=draws):
+            drawn = np.zeros_like(true) if one.mask is None else one.mask
+            overlap += [(drawn & true).sum(), (drawn | true).sum()]
     right, fixed = (paired_iou(np.stack(boxes), np.stack(truth)) > 0.5 for boxes in (found, constant))
-    return {"p50": float(right.mean()), "p50_centre": float(fixed.mean())}
+    figures = {"p50": float(right.mean()), "p50_centre": float(fixed.mean())}
+    return figures | ({"ciou": float(overlap[0] / max(overlap[1], 1))} if draws else {})
 
 
 def _off(reader: PixelReader, lessons: Sequence[Lesson]) -> dict[str, float]:
-    """How far off words are whose text is given, and the picture's middle; shares of the square's side."""
+    """How far off words are whose text is given, each at its last token, and the picture's middle; none without any."""
     off, middle = list[float](), list[float]()
     side = reader.model.config.side
     for lesson in lessons:
         rows, _ = rows_of(reader, [lesson])
-        told = rows["points"][0]
-        placed = (told != 0).flatten(1).any(1) & (rows["labels"][0] != IGNORED)
-        said = reader.model(**rows).points[0].cpu()
-        off += ((said.mean(1) - told.mean(1)).abs().mean(-1)[placed] / side).tolist()
-        middle += ((rows["sizes"][0] / 2 - told.mean(1)).abs().mean(-1)[placed] / side).tolist()
-    return {"words_off": float(np.mean(off)), "words_off_centre": float(np.mean(middle))}
+        last = _last_tokens(lesson, _labels(reader, lesson.scene.phrases)[1][0])
+        told, said = rows["points"][0].mean(1)[last], reader.model(**rows).points[0].cpu().mean(1)[last]
+        off += ((said - told).abs().mean(-1) / side).tolist()
+        middle += ((rows["sizes"][0] / 2 - told).abs().mean(-1) / side).tolist()
+    return {"words_off": float(np.mean(off)), "words_off_centre": float(np.mean(middle))} if off else {}
+
+
+def _last_tokens(lesson: Lesson, spans: Sequence[tuple[int, int]]) -> list[int]:
+    """The last token of each word with a place; a word that was cut off has none."""
+    tokens = ([i for i, (a, b) in enumerate(spans) if a < end and start < b] for start, end, _ in lesson.trace)
+    return [own[-1] for own in tokens if own]
 
 
 def _sheet(reader: PixelReader, lessons: Sequence[Lesson], path: Path) -> None:

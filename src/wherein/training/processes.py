@@ -10,7 +10,7 @@ Notable choices:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -63,12 +63,23 @@ class Processes:
             for parameter in parameters:
                 parameter.copy_(broadcast(parameter.detach().clone(), from_process=0))
 
-    def average(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Make each gradient the mean of all processes'; one that has none counts as zero."""
-        if self.count > 1:
-            for parameter in parameters:
-                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.mean(own)
+    def agree(self, number: int) -> bool:
+        """Whether every process has this number."""
+        if self.count == 1:
+            return True
+        both = torch.tensor([number, number**2], dtype=torch.float64, device=self._state.device)
+        mean, square = self.mean(both).tolist()
+        return bool(mean**2 == square)
+
+    def average(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Make each gradient the mean of all processes', where one that has none counts as zero; one that no process
+        has stays none, as in a single process."""
+        if self.count == 1 or not parameters:
+            return
+        there = self.mean(torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device))
+        for parameter, some in zip(parameters, there.tolist(), strict=True):
+            if some:
+                parameter.grad = self.mean(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of all processes' tensors of one shape."""

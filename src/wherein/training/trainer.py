@@ -97,6 +97,8 @@ def fit(
     if processes.count > 1:
         settings["processes"] = processes.count
     first, recent = _restore(task.module, optimiser, settings, out, resume)
+    if not processes.agree(first):
+        raise InputError(f"Not every process sees the checkpoints in {out}: give a folder that all of them share.")
     processes.alike(task.module.parameters())
     figures: dict[str, float] = {}
     bar = Progress(
@@ -135,8 +137,9 @@ def _step(task: Task, optimiser: torch.optim.AdamW, config: TrainConfig, step: i
         group["lr"] = config.rate(step) * group["pace"]
     loss = task.loss(step * processes.count + processes.rank, config.steps * processes.count)
     loss.backward()  # type: ignore[no-untyped-call]
-    processes.average(task.module.parameters())
-    nn.utils.clip_grad_norm_(task.module.parameters(), 1.0)
+    processes.average(list(task.module.parameters()))
+    if not nn.utils.clip_grad_norm_(task.module.parameters(), 1.0).isfinite():
+        raise InputError(f"Training fell apart at step {step}: start anew with a lower rate, or go on with --resume.")
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return float(processes.mean(loss.detach()))
@@ -193,6 +196,8 @@ def _restore(
     with torch.no_grad():
         for name, p in module.named_parameters():
             p.copy_(tensors[f"module.{name}"])
+            if f"adam.step.{name}" not in tensors:  # it has had no gradient yet
+                continue
             moments = {key: tensors[f"adam.{key}.{name}"].clone().to(p.device) for key in ("exp_avg", "exp_avg_sq")}
             optimiser.state[p] = {"step": tensors[f"adam.step.{name}"].clone(), **moments}  # Adam counts on the CPU
     return int(state["step"]), list(state["recent"])

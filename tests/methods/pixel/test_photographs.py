@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from wherein.data import Complaints, open_dataset, read_narratives
-from wherein.data.captions import read_captions
+from wherein.data import Complaints, LabelledBox, Sample, open_dataset, read_captions, read_narratives
 from wherein.errors import InputError
 from wherein.geometry import Frame
 from wherein.methods.pixel.model import PixelLM
 from wherein.methods.pixel.reader import LONGEST, PixelReader
 from wherein.methods.pixel.scenes import Scene
-from wherein.training.lessons import KINDS, Captions, Lesson, Narratives, Phrases, Regions, Source, scaled
+from wherein.training.lessons import KINDS, Captions, Lesson, Lessons, Narratives, Phrases, Regions, varied
 from wherein.training.photographs import PhotographTask, fitted, lesson_loss, rows_of
 from wherein.training.stages import STAGES
 from wherein.training.trainer import TrainConfig, fit
@@ -87,7 +87,7 @@ def narrative(image: int) -> dict[str, Any]:
     }
 
 
-def source(kind: str, data: Path) -> Source:
+def source(kind: str, data: Path) -> Lessons:
     images = data / "images"
     if kind == "narratives":
         return Narratives(read_narratives(data / "narratives.jsonl", images))
@@ -114,7 +114,8 @@ def test_captions_of_coco(data: Path) -> None:
     told: list[str] = []
     kept = list(read_captions(write(data / "broken.json", broken), data / "images", Complaints(told.append)))
     assert [one.name for one in kept] == [NAMES[0], NAMES[2]] and kept[0].captions == ("a box",)
-    assert "annotations[0]" in told[0] and "images[1]" in told[1]
+    assert any("annotations[0]" in line for line in told) and any("images[1]" in line for line in told)
+    assert any("no image has this id" in line for line in told)  # the caption of the image that was left out
     with pytest.raises(InputError, match="caption"):
         list(read_captions(data / "broken.json", data / "images"))
 
@@ -143,15 +144,44 @@ def test_regions_are_mirrored_with_their_words() -> None:
 
 
 def test_regions_come_both_ways_round(data: Path) -> None:
-    regions = source("regions", data)
-    colours = set()
+    """A red box on the left, or on the right, and then its words say so."""
+    path = data / "images" / NAMES[0]
+    red = LabelledBox("red box on the left", np.array(RED, float))
+    regions = Regions([Sample(path.name, path, 100, 80, (red,))])
+    seen = set()
     for seed in range(12):
-        lesson = regions.lesson(0, np.random.default_rng(seed))
-        for phrase, (x0, y0, x1, y1) in zip(lesson.scene.phrases, lesson.scene.boxes, strict=True):
-            r, _, b = lesson.scene.image[int((y0 + y1) / 2), int((x0 + x1) / 2)]
-            assert (r > b) == phrase.startswith("red")
-            colours.add((phrase, x0 < 50))
-    assert len(colours) == 4
+        lesson = varied(regions.lesson(0, np.random.default_rng(seed)), regions, np.random.default_rng(seed))
+        (phrase,), ((x0, y0, x1, y1),) = lesson.scene.phrases, lesson.scene.boxes
+        r, _, b = lesson.scene.image[int((y0 + y1) / 2), int((x0 + x1) / 2)]
+        assert r > b and lesson.scene.questions == ("an object of ",)
+        if lesson.scene.image.shape[1] == 100:
+            assert phrase == f"red box on the {'left' if x0 < 50 else 'right'}"
+        seen.add(phrase)
+    assert len(seen) == 2
+
+
+def test_what_is_said_must_fit_the_picture(data: Path) -> None:
+    path = data / "images" / NAMES[0]
+    inside, outside = (
+        LabelledBox(f"{name} box", np.array(box, float)) for name, box in (("red", RED), ("far", [90, 0, 140, 9]))
+    )
+    rng = np.random.default_rng(0)
+    both = Regions([Sample(path.name, path, None, None, (inside, outside))])
+    assert both.lesson(0, rng).scene.phrases == ("red box",)  # one box too many does not cost the others
+    with pytest.raises(InputError, match="inside the image"):
+        Regions([Sample(path.name, path, None, None, (outside,))]).lesson(0, rng)
+    turned = Regions([Sample(path.name, path, 80, 100, (inside,))])
+    with pytest.raises(InputError, match="for 80 x 100 pixels"):
+        turned.lesson(0, rng)
+
+
+def test_a_phrase_means_one_thing(data: Path) -> None:
+    path = data / "images" / NAMES[0]
+    things = [("box", RED), ("box", BLUE), ("red box", RED), ("nothing", [5, 5, 5, 9])]
+    sample = Sample(path.name, path, 100, 80, tuple(LabelledBox(name, np.array(box, float)) for name, box in things))
+    assert Phrases([sample]).lesson(0, np.random.default_rng(0)).scene.phrases == ("red box",)
+    with pytest.raises(InputError, match="no phrases"):
+        Phrases([Sample(path.name, path, 100, 80, sample.objects[:2])])
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.25, 2.0])
@@ -159,13 +189,15 @@ def test_a_scale_keeps_words_and_places_together(scale: float) -> None:
     image = np.zeros((80, 100, 3), np.uint8)
     image[20:60, 10:40] = 255
     lesson = Lesson("phrases", Scene(image, ("red box",), ("where is red box",), np.array([RED], float)))
+    at: Any = SimpleNamespace(scales=(scale, scale), mirrors=False)
     for seed in range(8):
-        made = scaled(lesson, (scale, scale), np.random.default_rng(seed))
+        made = varied(lesson, at, np.random.default_rng(seed))
         assert made.share == min(scale, 1.0)
         square, frame = fitted(made.scene.image, 64, "pad", made.share)
         x0, y0, x1, y1 = np.round(frame.to_model(made.scene.boxes)[0]).astype(int).tolist()
         assert square[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].min() > 200  # the box holds the thing, and only it
-        assert square[: max(0, y0 - 2)].max(initial=0) < 60 and square[y1 + 2 :].max(initial=0) < 60
+        beside = square[: max(0, y0 - 2)], square[y1 + 2 :], square[:, : max(0, x0 - 2)], square[:, x1 + 2 :]
+        assert all(part.max(initial=0) < 60 for part in beside)
 
 
 def test_the_square_is_padded_below_and_on_the_right() -> None:
@@ -211,22 +243,69 @@ def test_it_learns_and_is_measured(data: Path, tmp_path: Path, reader: PixelRead
     sources = {kind: [source(kind, data)] for kind in kinds}
     task = PhotographTask(reader, sources, sources, STAGES["joint"].data, 6, seed=0)
     folder = tmp_path / "pictures"
-    before = task.evaluate(0, folder, count=2)
-    assert set(before) == {f"loss_{kind}" for kind in kinds} | {"p50", "p50_centre", "words_off", "words_off_centre"}
-    schedule = TrainConfig(30, 3e-3, warmup=5, final=0.0, evaluate_every=30, save_every=30)
+    before = task.evaluate(0, folder)
+    phrases = {"phrases_p50", "phrases_p50_centre", "words_off", "words_off_centre"}
+    assert set(before) == {f"loss_{kind}" for kind in kinds} | phrases | {"unusable"}
+    schedule = TrainConfig(40, 3e-3, warmup=5, final=0.0, evaluate_every=40, save_every=40)
     after = fit(task, schedule, tmp_path / "run", pace=STAGES["joint"].pace(reader.model))
-    assert all(after[f"loss_{kind}"] < before[f"loss_{kind}"] for kind in ("narratives", "captions"))
+    assert all(after[f"loss_{kind}"] < before[f"loss_{kind}"] for kind in kinds)
+    assert after["unusable"] == 0 and all(0 <= after[name] <= 1 for name in phrases)
     assert {path.name for path in folder.iterdir()} == {"0000000-narratives.png", "0000000-phrases.png"}
 
 
-def test_damaged_pictures_are_drawn_again(data: Path, reader: PixelReader) -> None:
+def test_masks_are_measured(data: Path, tmp_path: Path, reader: PixelReader) -> None:
+    masks = {"masks": [source("masks", data)]}
+    reader.model.train_stage("masks")
+    task = PhotographTask(reader, masks, masks, STAGES["segment"].data, 2, seed=0)
+    found = task.evaluate(0, tmp_path)
+    assert set(found) == {"loss_masks", "masks_p50", "masks_p50_centre", "masks_ciou", "unusable"}
+    assert 0 <= found["masks_ciou"] <= 1
+
+
+def test_a_run_goes_on_though_a_part_has_learnt_nothing(data: Path, tmp_path: Path, reader: PixelReader) -> None:
+    """No trace teaches proposals, so their parameters have no gradient, nor what Adam keeps of one."""
+    sources = {kind: [source(kind, data)] for kind in ("narratives", "captions")}
+    steps = []
+    for stop in (4, 8):
+        task = PhotographTask(reader, sources, {}, STAGES["trace"].data, 2, seed=0)
+        schedule = TrainConfig(8, 1e-3, warmup=1, evaluate_every=8, save_every=2)
+        loss = task.loss
+
+        def stopping(step: int, of: int, loss: Any = loss, stop: int = stop) -> torch.Tensor:
+            if step == stop:
+                raise KeyboardInterrupt
+            steps.append(step)
+            return loss(step, of)  # type: ignore[no-any-return]
+
+        task.loss = stopping  # type: ignore[method-assign]
+        with contextlib.suppress(KeyboardInterrupt):
+            fit(task, schedule, tmp_path, resume=True)
+    assert steps == list(range(8))
+
+
+def test_pictures_that_cannot_be_used_are_drawn_again_and_told(data: Path, tmp_path: Path, reader: PixelReader) -> None:
     (data / "images" / NAMES[1]).write_bytes(b"no image")
-    task = PhotographTask(reader, {"captions": [source("captions", data)]}, {}, {"captions": 1}, 8, seed=0)
-    assert torch.isfinite(task.loss(0, 1))
+    told: list[str] = []
+    lessons = {"captions": [source("captions", data)]}
+    task = PhotographTask(reader, lessons, lessons, {"captions": 1}, 8, 0, told.append)
+    assert all(torch.isfinite(task.loss(step, 4)) for step in range(4))
+    assert len(told) == 1 and NAMES[1] in told[0] and task.evaluate(0, tmp_path)["unusable"] == 1
     for name in NAMES:
         (data / "images" / name).write_bytes(b"no image")
     with pytest.raises(InputError, match="none could be used"):
         task.loss(0, 1)
+    with pytest.raises(InputError, match="held-out pictures of captions"):
+        PhotographTask(reader, lessons, lessons, {"captions": 1}, 8, 0)
+
+
+def test_a_control_token_in_a_phrase_costs_its_picture(data: Path, reader: PixelReader) -> None:
+    path = data / "images" / NAMES[0]
+    made = [
+        Sample(path.name, path, 100, 80, (LabelledBox(name, np.array(RED, float)),)) for name in ("red </s>", "red box")
+    ]
+    told: list[str] = []
+    task = PhotographTask(reader, {"phrases": [Phrases(made)]}, {}, {"phrases": 1}, 8, 0, told.append)
+    assert torch.isfinite(task.loss(0, 1)) and len(told) == 1 and "</s>" in told[0]
 
 
 def test_a_stage_needs_its_data(data: Path, reader: PixelReader) -> None:
@@ -291,6 +370,13 @@ def test_one_stage_begins_where_another_ended(
     trained = PixelLM.from_pretrained(second)
     changed = [not torch.equal(p, reader.model.state_dict()[n]) for n, p in trained.state_dict().items()]
     assert any(changed) and not all(changed)
+    before = (tmp_path / "second" / "log.jsonl").read_text()
+    run("--stage", "refer", "--start", first, *told, "--out", second)
+    assert (tmp_path / "second" / "log.jsonl").read_text() == before
+    with pytest.raises(InputError, match="resume with the same settings"):
+        run("--stage", "refer", "--start", first, *told, "--out", second, "--seed", "1")
+    with pytest.raises(InputError, match="KIND ANNOTATIONS IMAGES"):
+        run("--stage", "refer", "--start", first, "--data", "phrases", phrases, "--out", first)
     with pytest.raises(InputError, match="captions_or_so"):
         run("--stage", "refer", "--start", first, "--data", "captions_or_so", captions, images, "--out", first)
     with pytest.raises(InputError, match="--start or --parts"):

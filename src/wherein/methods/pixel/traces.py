@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 SAMPLES = 16  # places of the mouse while an utterance was said
 SHORT = 1e-5  # seconds below which the mouse did not move, and shares of the image that are no place
 ALIKE = 0.6  # two words that agree this far, 0..1, are one: a typing error, another ending
+UNLIKE = 2.5  # the cost of taking one word for another that is not: more than leaving out the one, putting in the other
 ENOUGH = 0.5  # the share of the words that must be matched, else the ratio rule holds
 Spans = Sequence[tuple[str, float, float]]
 
@@ -33,6 +35,11 @@ class Traced:
     boxes: NDArray[np.float64]
     centres: NDArray[np.float64]
     valid: NDArray[np.bool_]
+
+
+def moves(strokes: Sequence[ArrayLike]) -> bool:
+    """Whether there is a trace at all: two points of different times in strokes float[N, 3]."""
+    return len({second for stroke in strokes for second in np.asarray(stroke).reshape(-1, 3)[:, 2].tolist()}) > 1
 
 
 def trace(strokes: Sequence[ArrayLike], spans: Spans) -> Traced | None:
@@ -115,8 +122,13 @@ def _matched(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]
     return pairs[::-1]
 
 
+@lru_cache(maxsize=1 << 20)
 def _difference(a: str, b: str) -> float:
+    """What it costs to take one word for another. Most pairs are unlike at a glance, and come up again and again."""
     if a == b:
         return 0.0
-    alike = difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
-    return 1.0 - alike if alike >= ALIKE else 2.5
+    matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
+    if matcher.real_quick_ratio() < ALIKE or matcher.quick_ratio() < ALIKE:  # no ratio is above these
+        return UNLIKE
+    alike = matcher.ratio()
+    return 1.0 - alike if alike >= ALIKE else UNLIKE

@@ -48,9 +48,9 @@ def answers(vlm: FrozenVLM, prefix: Prefix, frame: Frame, phrases: Sequence[str]
     `stop`: as of `FrozenVLM.continue_text`.
     """
     prompts = [vlm.locate_prompt.format(phrase=noun_phrase(phrase)) for phrase in phrases]
-    written = vlm.continue_text(prefix, [0] * len(prompts), prompts, MAX_TOKENS, stop)
+    answered = vlm.continue_text(prefix, [0] * len(prompts), prompts, MAX_TOKENS, stop)
     codec, sides = CODECS[vlm.codec], (frame.model_width, frame.model_height)
-    each = zip(phrases, written, strict=True)
+    each = zip(phrases, answered, strict=True)
     return [_grounding(phrase, answer, codec.decode(answer, *sides), frame) for phrase, answer in each]
 
 

@@ -26,7 +26,7 @@ class PaliGemma(HFVLM):
     lead = "<image>caption en"
     opening = "<image>"
     native = "<locYYYY><locXXXX><locYYYY><locXXXX> in 0..1023, y first"
-    native_prompt = "detect {phrase}\n"
+    native_prompt = "detect {phrase}\n"  # read behind the image; in training image and question saw each other
     checkpoint = "google/paligemma2-3b-pt-224"
     licence = "Gemma"
 
