@@ -107,8 +107,7 @@ class Narratives:
         by_image: dict[Path, list[Narrative]] = defaultdict(list)
         for one in narratives:
             if traces.moves(one.strokes):
-                strokes = tuple(stroke.astype(np.float32) for stroke in one.strokes)  # they fill the memory
-                by_image[one.path].append(replace(one, strokes=strokes))
+                by_image[one.path].append(one)
         self._images = _some(list(by_image.values()), "narratives with a trace")
 
     def __len__(self) -> int:
