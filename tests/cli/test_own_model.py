@@ -103,7 +103,7 @@ def test_baselines_then_the_paper_s_table(build: Any, photo: Path, tmp_path: Pat
     [
         (("train", "centre", "--out", "x"), "choose coop, lora, pin"),
         (("reproduce", "pin", "--data", "none"), "none"),
-        (("reproduce", "heads", "--table", "x", "--data", "none"), "choose k, criteria"),
+        (("reproduce", "heads", "--table", "x", "--data", "none"), "choose rec, res, reasonseg, k, criteria"),
         (("reproduce", "pin", "--table", "9", "--data", "none"), "no table 9"),
         (("reproduce", "pin", "--baseline", "best", "--data", "none"), "no row 'best'"),
     ],

@@ -40,8 +40,8 @@ def test_an_adapter_that_a_folder_lacks_is_the_built_in_one(
     assert bound == {"pin": None, "vpt": tmp_path / "vpt", "centre": None}
     assert parts["pin"].adapters == {"pin": f"built in, as {tmp_path} holds no pin"}
     assert parts["vpt"].adapters == {"vpt": str(tmp_path / "vpt")} and parts["centre"].adapters == {}
-    with pytest.raises(AdapterError, match=r"wherein train lora .*--steps .*recipes/reproduce_pin/run\.sh"):
-        parts["lora"].make()
+    with pytest.raises(AdapterError, match=r"wherein train vpt_encoder .*--steps .*recipes/reproduce_pin/run\.sh"):
+        parts["vpt_encoder"].make()
 
 
 def test_what_pin_s_tables_are_about(tiny_vlm: Any) -> None:
