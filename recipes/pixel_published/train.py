@@ -153,7 +153,7 @@ def main() -> None:
         raise InputError("A stage begins with a model: give --start or --parts, and not both.")
     processes, stage = Processes(), STAGES[given.stage]
     batch = given.batch or max(1, stage.batch // processes.count)
-    stage = replace(stage, rate=given.rate or stage.rate)
+    stage = replace(stage, rate=stage.rate if given.rate is None else given.rate)
     complain: Complain = Complaints(tell) if given.skip_bad else refuse
     lessons, held_out = all_of(given.data, complain), all_of(given.held_out, complain)
     torch.manual_seed(given.seed)

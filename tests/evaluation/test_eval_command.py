@@ -40,9 +40,16 @@ def created(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeMethod]:
         if phrase == "<end>":
             raise InputError("The phrase '<end>' is a control token.")
 
+    def check_model(name: str, model: str) -> None:
+        if name == "whole" and model == "user/other":
+            raise InputError("The method whole works on the built-in model alone.")
+
     methods = ModuleType("wherein.methods")
     methods.__dict__.update(
-        names=lambda: ["whole", "centre"], create=create, takes_adapter=lambda name, vlm: name != "centre"
+        names=lambda: ["whole", "centre"],
+        create=create,
+        takes_adapter=lambda name, vlm: name != "centre",
+        check_model=check_model,
     )
     monkeypatch.setitem(sys.modules, "wherein.methods", methods)
     monkeypatch.setattr(wherein, "methods", methods, raising=False)
@@ -170,6 +177,11 @@ def test_many_bad_records_are_counted(dataset: Path, tmp_path: Path) -> None:
     lines = [line for line in done.stderr.splitlines() if "there is no image" in line]
     assert len(lines) == 20 and "... and 1,180 more complaints" in done.stderr
     assert len(json.loads((tmp_path / "out.json").read_text())["complaints"]) == 1200
+
+
+def test_a_method_of_the_built_in_model_alone_is_refused_before_another_is_loaded(dataset: Path) -> None:
+    done = CliRunner().invoke(app(), ["--data", str(dataset), "--method", "whole", "--model", "user/other"])
+    assert isinstance(done.exception, InputError) and "built-in model alone" in str(done.exception)
 
 
 def test_the_same_method_by_two_names_runs_once(dataset: Path, created: dict[str, FakeMethod]) -> None:

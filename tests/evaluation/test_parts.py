@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,9 @@ def test_an_adapter_that_a_folder_lacks_is_the_built_in_one(
     assert bound == {"pin": None, "vpt": tmp_path / "vpt", "centre": None}
     assert parts["pin"].adapters == {"pin": f"built in, as {tmp_path} holds no pin"}
     assert parts["vpt"].adapters == {"vpt": str(tmp_path / "vpt")} and parts["centre"].adapters == {}
+    with pytest.raises(InputError, match="is no transformer"):  # not how to train what it cannot have
+        parts["vpt_encoder"].make()
+    monkeypatch.setattr(default_name, "seams", replace(default_name.seams, patches=default_name.connector))
     with pytest.raises(AdapterError, match=r"wherein train vpt_encoder .*--steps .*recipes/reproduce_pin/run\.sh"):
         parts["vpt_encoder"].make()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from wherein.data.narratives import Narrative, Utterance
 from wherein.data.sample import LabelledBox, Sample
 from wherein.methods.pixel.captions import Caption, PlacedWord, Region
 
-RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "pixel_small"
 CUP, DOG = np.array([0.0, 0, 20, 20]), np.array([30.0, 10, 60, 40])
 
 
@@ -30,11 +29,8 @@ class Reader:
 
 
 @pytest.fixture
-def describe(monkeypatch: pytest.MonkeyPatch) -> Any:
-    if not RECIPE.is_dir():
-        pytest.skip("the recipes are not part of this copy of the source")
-    monkeypatch.syspath_prepend(str(RECIPE))
-    return importlib.import_module("describe")
+def describe(small: Callable[[str], ModuleType]) -> Any:
+    return small("describe")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def attended(length: int, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.Tensor
 
     alone = kernel(query, key.repeat_interleave(3, 1), value.repeat_interleave(3, 1), scale=0.3)
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", watched)
-    out, _ = packed._attend(module, query, key, value, None, scaling=0.3)
+    out, _ = packed.attend(module, query, key, value, None, scaling=0.3)
     return out, alone.transpose(1, 2), seen
 
 

@@ -106,6 +106,7 @@ def evaluate(
     for name in method:
         if name not in ("auto", *methods.names()):
             raise InputError(f"There is no method {name!r}: choose auto, {', '.join(methods.names())}.")
+        methods.check_model(name, model)
     run = Run(data, images, format, split, protocol, limit, seed, output, gallery, skip_bad)
     vlm = load_vlm(model, device, dtype, bits, size)
     asked = _bound(vlm, method, adapter)

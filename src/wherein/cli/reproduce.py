@@ -130,7 +130,7 @@ def heads(
     rec (boxes, P@0.5), res and reasonseg (masks, cIoU) have the heads beside a constant box and the model's answer in
     words, with --segmenter also the heads with a segmenter behind them.
     """
-    from wherein.evaluation.heads_tables import HEADS_TABLES, check_segmenter, heads_table
+    from wherein.evaluation.heads_tables import HEADS_TABLES, OF_MASKS, check_segmenter, heads_table
     from wherein.evaluation.papers import HEADS
     from wherein.evaluation.reproduction import check_baseline, check_masks
     from wherein.segment import Segmenter as Sam
@@ -143,7 +143,7 @@ def heads(
     check_segmenter(table, segmenter)
     choice = Choice([*data, *(more or [])], images, split, format, protocol, limit)
     work = Work(choice, out / f"heads-{table}", baseline, seed, skip_bad)
-    if table in ("res", "reasonseg"):
+    if table in OF_MASKS:
         for chosen in work.chosen:
             check_masks("ciou", chosen)
     sam = None if segmenter is None else Sam(segmenter, device)

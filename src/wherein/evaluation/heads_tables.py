@@ -43,6 +43,8 @@ def heads_table(name: str, vlm: FrozenVLM, adapter: str | None, segmenter: Segme
     return Table(title, (part,), published, ("p@0.5", "ciou", "miou"))
 
 
+OF_MASKS = ("res", "reasonseg")
+"""The main tables that are about masks; the other one is about boxes."""
 HEADS_TABLES = (*papers.HEADS_MAIN, *ablations.TABLES)
 """The names of the tables of the heads' paper, its main ones first."""
 
@@ -63,10 +65,10 @@ def _main_table(name: str, heads: Heads, source: str, segmenter: Segmenter | Non
     refined = [] if segmenter is None else [Refined(heads, segmenter)]
     printed = papers.HEADS_MAIN[name]
     model = papers.called(vlm.name, printed)
-    if name == "rec":
-        figures, theirs, beside = ("p@0.5", "miou", "ciou"), "heads", [heads.name]
-    else:  # the paper's masks are SAM's: where there is no such row, its values stand below the table
+    if name in OF_MASKS:  # the paper's are SAM's: where there is no such row, its values stand below the table
         figures, theirs, beside = ("ciou", "p@0.5", "miou"), "heads+sam", [one.name for one in refined]
+    else:
+        figures, theirs, beside = ("p@0.5", "miou", "ciou"), "heads", [heads.name]
     return Table(
         f"Localisation heads: {name} (published with {model})",
         (*raw, *(_of(one, source) for one in refined)),

@@ -89,8 +89,10 @@ def _runs(kind: str, shots: int, vlm: FrozenVLM, adapters: Path | None, seed: in
 def _adapter(row: str, vlm: FrozenVLM, adapters: Path | None) -> Path | None:
     """The row's adapter; None for what is in the package, if the row is not trained or its adapter ships."""
     place, method = _place(row, adapters), _method(row)
-    if place or not issubclass(REGISTRY[method], Inserted) or (method == row and built_in(method, vlm.name)):
+    kind = REGISTRY[method]
+    if place or not issubclass(kind, Inserted) or (method == row and built_in(method, vlm.name)):
         return place
+    kind.check_fits(vlm)
     out = (adapters or Path("trained")) / row
     command = shlex.join(["wherein", "train", method, "--model", vlm.name, "--out", str(out)])
     more = "" if method == row else ", on composites of wherein compose --preset referral"

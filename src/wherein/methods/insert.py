@@ -136,6 +136,10 @@ class Inserted(Method):
             self._bind(vlm, folder)
 
     @classmethod
+    def check_fits(cls, vlm: FrozenVLM) -> None:
+        """Raise InputError for a model that has no place for the insert."""
+
+    @classmethod
     @abstractmethod
     def begin(cls, vlm: FrozenVLM, preset: str = "default") -> Insert:
         """The insert that training starts from. Raises InputError for a model that it does not go into."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from wherein import images
 from wherein.data import Captioned, LabelledBox, Narrative, Sample
+from wherein.data.mask import NeedsExtra
 from wherein.errors import InputError
 from wherein.geometry import area
 from wherein.methods.pixel import traces
@@ -258,6 +259,8 @@ def _fits(sample: Sample, thing: LabelledBox, width: int, height: int) -> bool:
     try:
         alone.check(width, height)
         alone.check_masks(width, height)
+    except NeedsExtra:  # of this thing no more than of any other
+        raise
     except InputError:
         return False
     return True

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from wherein import drawing
+from wherein.data.mask import NeedsExtra
 from wherein.errors import ImageError, InputError
 from wherein.geometry import Frame, paired_iou
 from wherein.methods.centre import BOX
@@ -32,7 +32,7 @@ from wherein.methods.pixel.picture import draw_trace
 from wherein.methods.pixel.points import corners_of
 from wherein.methods.pixel.prompts import Prompts
 from wherein.methods.pixel.proposals import proposal_loss
-from wherein.methods.pixel.reader import LONGEST, PixelReader, frame_of, shown
+from wherein.methods.pixel.reader import LONGEST, PixelReader, fitted, shown
 from wherein.training.lessons import KINDS, Lesson, Lessons, varied
 
 HELD_OUT = 32  # pictures of each kind that are measured
@@ -116,6 +116,8 @@ class PhotographTask:
         try:
             lesson = lessons.lesson(index, rng)
             self.reader.texts([*lesson.scene.questions, *lesson.scene.phrases])
+        except NeedsExtra:
+            raise
         except (ImageError, InputError) as error:
             if str(error) not in self._told:
                 self._told.add(str(error))
@@ -173,17 +175,6 @@ def rows_of(reader: PixelReader, lessons: Sequence[Lesson]) -> tuple[dict[str, A
     if kind == "masks":
         rows["masks"] = _masks(lessons, frames, config.side)
     return rows, frames
-
-
-def fitted(image: NDArray[np.uint8], side: int, fit: str, share: float = 1.0) -> tuple[NDArray[np.uint8], Frame]:
-    """uint8[H, W, 3] in a square uint8[side, side, 3], and how it lies there; `share`: of the side that it takes."""
-    inner = max(1, round(side * share))
-    frame = frame_of(image.shape[1], image.shape[0], inner, fit).pad(0, 0, side - inner, side - inner)
-    width, height = (max(1, round(length)) for length in shown(frame))
-    small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-    square = np.zeros((side, side, 3), np.uint8)
-    square[:height, :width] = small
-    return square, frame
 
 
 def _labels(reader: PixelReader, texts: Sequence[str]) -> tuple[Tensor, list[list[tuple[int, int]]]]:

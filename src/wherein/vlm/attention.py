@@ -48,7 +48,7 @@ def last_row(
             for hook in hooks:
                 hook.remove()
         return
-    _register()
+    register(NAME, _attend)
     _switch(decoder, NAME)
     try:
         with _reading(modules, read, layers):
@@ -161,10 +161,10 @@ def _attend(
     return out
 
 
-def _register() -> None:
-    """Make the function known to transformers, with the masks of sdpa: without those it would see no padding at all."""
+def register(name: str, function: Callable[..., tuple[Tensor, Tensor | None]]) -> None:
+    """Make an attention function known to transformers, with sdpa's masks: without them it would see no padding."""
     from transformers import AttentionInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
-    AttentionInterface.register(NAME, _attend)
-    AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wherein.geometry import Frame
-from wherein.vlm import packed, parts
+from wherein.vlm import attention, packed, parts
 from wherein.vlm.base import Cells, FrozenVLM, ImageTokens
 from wherein.vlm.branches import Branch
 from wherein.vlm.connector import Connector, embed
@@ -72,7 +72,7 @@ class DefaultVLM(FrozenVLM):
         for part in (self.encoder, self.language_model, self.connector):
             part.to(device=where, dtype=torch.bfloat16).eval().requires_grad_(False)
         if where.type == "cpu":
-            packed.register()
+            attention.register(packed.NAME, packed.attend)
             self.language_model.set_attn_implementation(packed.NAME)
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.encoder_blocks = self.encoder.blocks

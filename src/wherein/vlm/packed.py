@@ -16,16 +16,7 @@ NAME = "sdpa_packed"  # transformers checks for "sdpa" that a model supports the
 LONG = 512  # keys; an image and a question of the default model have some 230, with a worked example 450
 
 
-def register() -> None:
-    """Make the function known to transformers, with the masks of sdpa."""
-    from transformers import AttentionInterface
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
-
-    AttentionInterface.register(NAME, _attend)
-    AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
-
-
-def _attend(
+def attend(
     module: nn.Module,
     query: Tensor,
     key: Tensor,

@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 
 from wherein.data import Complaints, LabelledBox, Sample, open_dataset, read_captions, read_narratives
+from wherein.data.mask import NeedsExtra
 from wherein.errors import InputError
 from wherein.geometry import Frame
 from wherein.methods.pixel.model import PixelLM
-from wherein.methods.pixel.reader import LONGEST, PixelReader
+from wherein.methods.pixel.reader import LONGEST, PixelReader, fitted
 from wherein.methods.pixel.scenes import Scene
 from wherein.training.lessons import KINDS, Captions, Lesson, Lessons, Narratives, Phrases, Regions, varied
-from wherein.training.photographs import PhotographTask, fitted, lesson_loss, rows_of
+from wherein.training.photographs import PhotographTask, lesson_loss, rows_of
 from wherein.training.stages import STAGES
 from wherein.training.trainer import TrainConfig, fit
 
@@ -296,6 +297,19 @@ def test_pictures_that_cannot_be_used_are_drawn_again_and_told(data: Path, tmp_p
         task.loss(0, 1)
     with pytest.raises(InputError, match="held-out pictures of captions"):
         PhotographTask(reader, lessons, lessons, {"captions": 1}, 8, 0)
+
+
+def test_a_missing_extra_is_no_bad_picture(data: Path, reader: PixelReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every mask would seem not to fit, and the sentence that says what to install would be lost."""
+
+    def check(*_: Any) -> None:
+        raise NeedsExtra("run pip install wherein[eval]")
+
+    monkeypatch.setattr("wherein.data.mask.Mask.check", check)
+    reader.model.train_stage("masks")
+    task = PhotographTask(reader, {"masks": [source("masks", data)]}, {}, {"masks": 1}, 2, 0)
+    with pytest.raises(NeedsExtra, match="pip install"):
+        task.loss(0, 1)
 
 
 def test_a_control_token_in_a_phrase_costs_its_picture(data: Path, reader: PixelReader) -> None:

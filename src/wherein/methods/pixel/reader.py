@@ -54,14 +54,9 @@ class PixelReader:
     @torch.inference_mode()
     def see(self, image: NDArray[np.uint8]) -> Seen:
         """Run the encoders on uint8[H, W, 3], once for all that is asked about it."""
-        side = self.model.config.side
-        frame = frame_of(image.shape[1], image.shape[0], side, self.model.config.fit)
-        width, height = shown(frame)
-        small = np.asarray(Image.fromarray(image).resize((round(width), round(height)), Image.Resampling.BICUBIC))
-        square = np.zeros((side, side, 3), np.uint8)
-        square[: small.shape[0], : small.shape[1]] = small
+        square, frame = fitted(image, self.model.config.side, self.model.config.fit)
         pixels = torch.from_numpy(square).permute(2, 0, 1)[None]
-        return Seen(frame, self.model.features(pixels, torch.tensor([[width, height]])))
+        return Seen(frame, self.model.features(pixels, torch.tensor([shown(frame)])))
 
     def caption(self, seen: Seen, beams: int = 1, longest: int = LONGEST, lead: str = CAPTION) -> Caption:
         """A caption of the whole image, with a place for each word, in one pass; `lead`: the text before it.
@@ -246,6 +241,16 @@ def frame_of(width: int, height: int, side: int, fit: str) -> Frame:
     scale = side / max(width, height)
     small = [max(1, round(length * scale)) for length in (width, height)]
     return frame.resize(*small).pad(0, 0, side - small[0], side - small[1])
+
+
+def fitted(image: NDArray[np.uint8], side: int, fit: str, share: float = 1.0) -> tuple[NDArray[np.uint8], Frame]:
+    """uint8[H, W, 3] in a square uint8[side, side, 3], and how it lies there; `share`: of the side that it takes."""
+    inner = max(1, round(side * share))
+    frame = frame_of(image.shape[1], image.shape[0], inner, fit).pad(0, 0, side - inner, side - inner)
+    width, height = (max(1, round(length)) for length in shown(frame))
+    square = np.zeros((side, side, 3), np.uint8)
+    square[:height, :width] = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    return square, frame
 
 
 def shown(frame: Frame) -> tuple[float, float]:

@@ -84,10 +84,15 @@ class Vpt(Inserted):
     rates = {"default": 1e-3, "paper": 1e-3, "released": 1e-3}
 
     @classmethod
-    def begin(cls, vlm: FrozenVLM, preset: str = "default") -> FurtherRows:
-        """Random tokens, near zero. Raises InputError for a connector that takes no further rows."""
+    def check_fits(cls, vlm: FrozenVLM) -> None:
+        """See Inserted."""
         if not vlm.takes_rows:
             raise InputError(f"The connector of {vlm.name} takes as many rows as an image has: it cannot have vpt.")
+
+    @classmethod
+    def begin(cls, vlm: FrozenVLM, preset: str = "default") -> FurtherRows:
+        """Random tokens, near zero. Raises InputError for a connector that takes no further rows."""
+        cls.check_fits(vlm)
         return FurtherRows(VptConfig(vlm.feature_dim, tokens=_count(preset), codec=vlm.codec))
 
     @classmethod
@@ -108,10 +113,15 @@ class VptEncoder(Inserted):
     rates = {"default": 1e-3, "paper": 1e-3, "released": 1e-3}
 
     @classmethod
-    def begin(cls, vlm: FrozenVLM, preset: str = "default") -> FurtherPatches:
-        """Random tokens, near zero. Raises InputError for an encoder that does not take them."""
+    def check_fits(cls, vlm: FrozenVLM) -> None:
+        """See Inserted."""
         if "encoder_tokens" not in vlm.seams.names:
             raise InputError(f"The vision encoder of {vlm.name} is no transformer: it cannot have vpt_encoder.")
+
+    @classmethod
+    def begin(cls, vlm: FrozenVLM, preset: str = "default") -> FurtherPatches:
+        """Random tokens, near zero. Raises InputError for an encoder that does not take them."""
+        cls.check_fits(vlm)
         seen: list[Tensor] = []
         pixels, _ = vlm.prepare([np.zeros((*vlm.size[::-1], 3), np.uint8)])
         with torch.no_grad(), vlm.seam("encoder_tokens", seen.append):
