@@ -9,6 +9,7 @@ Notable choices:
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ class Processes:
 
             self._state: Any = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
             self.rank, self.count = self._state.process_index, self._state.num_processes
+            atexit.register(_part)
 
     @property
     def first(self) -> bool:
@@ -89,3 +91,9 @@ class Processes:
 
         total: Tensor = reduce(value.detach().clone(), "mean")
         return total
+
+
+def _part() -> None:
+    """Leave the group while Python still runs: a process that ends in it may be aborted by the group's own threads."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
