@@ -66,6 +66,16 @@ def test_the_table_says_what_the_built_in_model_does(default_vlm: FrozenVLM) -> 
     check(default_vlm, row("default"))
 
 
+def test_a_view_function_of_its_own_is_all_that_a_family_adds() -> None:
+    def halves(processor: Any, width: int, height: int) -> Any:
+        """Two halves: the left one and the right one."""
+
+    class Other(overview.FAMILIES[0]):  # type: ignore[name-defined]
+        views = staticmethod(halves)
+
+    assert overview._row(Other, [])["image"] == "two halves"
+
+
 def test_the_page_names_every_openflamingo() -> None:
     named = re.search(r"^The names are (.*?)\.", PAGE.read_text(), re.M | re.S)
     assert named is not None

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wherein.geometry import Frame, area, as_boxes, clip, from_xywh, iou, paired_iou, to_xywh
+from wherein.geometry import Frame, area, as_boxes, clip, from_xywh, iou, paired_iou
 
 SIZES = [(1, 1), (1, 777), (4000, 1), (4000, 300), (127, 251), (224, 224), (31, 17)]
 coordinates = st.floats(-500, 500).map(lambda value: round(value, 3))
@@ -63,9 +63,9 @@ def test_area_and_clip_by_hand() -> None:
     assert clip([[-5, -1, 50, 3], [90, 90, 95, 99]], 20, 10).tolist() == [[0, 0, 20, 3], [20, 10, 20, 10]]
 
 
-@given(boxes)
-def test_xywh_round_trip(xyxy: np.ndarray) -> None:
-    np.testing.assert_allclose(from_xywh(to_xywh(xyxy)), xyxy, atol=1e-9)
+def test_xywh_by_hand() -> None:
+    assert from_xywh([[1, 2, 3, 6], [0, 0, 5, 0.5]]).tolist() == [[1, 2, 4, 8], [0, 0, 5, 0.5]]
+    assert from_xywh([]).shape == (0, 4)
 
 
 @pytest.mark.parametrize("wrong", [[1, 2, 3, 4], [[1, 2, 3]], [[[1, 2, 3, 4]]]])

@@ -251,3 +251,12 @@ def test_list_images(tmp_path: Path) -> None:
     assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.JPG", "d.webp"]
     with pytest.raises(ImageError, match="not a folder"):
         list_images(tmp_path / "a.png")
+
+
+def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(ImageError, match=f"the folder {tmp_path} cannot be read: Permission denied"):
+        list_images(tmp_path)

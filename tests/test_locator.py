@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from wherein.errors import ImageError, InputError
+from wherein.errors import AdapterError, ImageError, InputError
 from wherein.geometry import Frame
 from wherein.grounding import Grounding
 from wherein.locator import Answer, Locator
@@ -58,13 +58,17 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         loads.append((name, device))
         return SimpleNamespace(name=name, check_phrase=check_phrase, frame_of=frame_of)
 
+    def check(name: str, *_: Any) -> type[FakeMethod]:
+        if name not in ("auto", "pin"):
+            raise InputError(f"no method {name}")
+        return FakeMethod
+
     def create(name: str, vlm: SimpleNamespace, adapter: str | Path | None) -> FakeMethod:
         loads.append((name, vlm.name, adapter))
         return FakeMethod()
 
     monkeypatch.setitem(sys.modules, "wherein.vlm", SimpleNamespace(load_vlm=load_vlm))
-    methods = SimpleNamespace(create=create, names=lambda: ["pin", "text"], check_model=lambda *_: None)
-    monkeypatch.setitem(sys.modules, "wherein.methods", methods)
+    monkeypatch.setitem(sys.modules, "wherein.methods", SimpleNamespace(create=create, check=check))
     return loads
 
 
@@ -111,9 +115,26 @@ def test_many_images_are_located_one_at_a_time(loads: list[Any], tmp_path: Path)
 
 
 def test_an_unknown_method_is_refused_before_the_model_loads(loads: list[Any]) -> None:
-    with pytest.raises(InputError, match="'heads': choose auto, pin, text"):
+    with pytest.raises(InputError, match="no method heads"):
         Locator(method="heads")
     assert loads == []
+
+
+def test_what_is_wrong_without_the_model_is_found_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wherein.vlm.load_vlm", lambda *_: pytest.fail("the model was loaded"))
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+    with pytest.raises(InputError, match="'guess': choose auto"):
+        Locator(method="guess")
+    with pytest.raises(AdapterError, match="No adapter"):
+        Locator(adapter=tmp_path / "none")
+    with pytest.raises(InputError, match="text has nothing to load"):
+        Locator(method="text", adapter=tmp_path)
+    with pytest.raises(InputError, match="configuration of 'nobody/nothing'"):
+        Locator(segmenter="nobody/nothing")
+    with pytest.raises(InputError, match="llava model, no segmenter"):
+        Locator(segmenter=str(tmp_path))
 
 
 def test_the_models_control_tokens_are_refused_before_the_image_is_read(loads: list[Any]) -> None:

@@ -32,15 +32,6 @@ class Grammar(Protocol):
         """True when `text` is a full answer."""
 
 
-def parse_box(text: str) -> NDArray[np.float64] | None:
-    """The first bracket of four numbers in `text` as float64[4], in the unit in which it was written.
-
-    Spaces, decimals and negative numbers are read; anything around the bracket is ignored. None when there is no such
-    bracket or its corners are not in order (x1 > x0 and y1 > y0).
-    """
-    return _numbers(_pattern(BRACKET).search(text))
-
-
 def _numbers(found: re.Match[str] | None, beyond: int = 0) -> NDArray[np.float64] | None:
     """The four numbers found, `beyond` added to the far ones; None unless they are then in order."""
     if found is None:
@@ -94,7 +85,8 @@ class Codec:
     def decode(self, text: str, width: int, height: int) -> NDArray[np.float64] | None:
         """The first box that `text` names, as float64[4] in pixels of a `width` x `height` picture.
 
-        As lenient as `parse_box`. Edges outside are cut to the picture; None when there is no box or none of it inside.
+        Spaces, decimals and negative numbers are read, and anything around the box is ignored. Edges outside are cut to
+        the picture; None when there is no box, its corners are not in order, or none of it is inside.
         """
         written = _numbers(_pattern(self.frame).search(text), self.beyond)
         if written is None:

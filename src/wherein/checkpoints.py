@@ -37,11 +37,18 @@ def reading(name: str, what: str, read: Any) -> Any:
     try:
         return read()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise InputError(
-            f"Cannot read the {what} of {name!r}: it is no folder with a model here, and the Hub does not give "
-            f"it{offline}. {reason}"
-            if not Path(name).is_dir()
-            else f"Cannot read the {what} in the folder {name}: {reason}"
-        ) from error
+        raise InputError(_sentence(name, what, error)) from error
+
+
+def _sentence(name: str, what: str, error: Exception) -> str:
+    """Why a part of a model could not be read: only an OSError is about files, here or on the Hub."""
+    reason = " ".join(str(error).split())[:300]
+    if not isinstance(error, OSError):
+        return f"Cannot load the {what} of {name}: {reason}"
+    if Path(name).is_dir():
+        return f"Cannot read the {what} in the folder {name}: {reason}"
+    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+    return (
+        f"Cannot read the {what} of {name!r}: it is no folder with a model here, and the Hub does not give "
+        f"it{offline}. {reason}"
+    )

@@ -10,7 +10,7 @@ class InputError(WhereinError):
 
 
 class ImageError(InputError):
-    """The given image is missing, not an image, damaged, or larger than the limit."""
+    """The image is missing, none, damaged, larger than the limit, or of a shape that the model cannot take."""
 
 
 class AdapterError(InputError):

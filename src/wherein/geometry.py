@@ -67,12 +67,6 @@ def from_xywh(boxes: ArrayLike) -> Boxes:
     return np.concatenate([array[:, :2], array[:, :2] + array[:, 2:]], axis=1)
 
 
-def to_xywh(boxes: ArrayLike) -> Boxes:
-    """Boxes float64[N, 4] given as xyxy, as x, y, width, height."""
-    array = as_boxes(boxes)
-    return np.concatenate([array[:, :2], array[:, 2:] - array[:, :2]], axis=1)
-
-
 def _area(low: Boxes, high: Boxes) -> NDArray[np.float64]:
     sides = np.maximum(high - low, 0.0)
     return np.asarray(sides[..., 0] * sides[..., 1])

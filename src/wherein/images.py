@@ -73,13 +73,16 @@ def list_images(folder: Path) -> list[Path]:
     """The image files directly in `folder`, known by their suffix, sorted by name; hidden files are left out.
 
     Raises:
-        ImageError: `folder` is no folder, or holds no image.
+        ImageError: `folder` is no folder, cannot be read, or holds no image.
     """
-    if not folder.is_dir():
-        raise ImageError(f"{folder} is not a folder; give a folder that holds images")
     known = {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
-    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
-    found = sorted(path for path in visible if path.suffix.lower() in known and path.is_file())
+    try:
+        if not folder.is_dir():
+            raise ImageError(f"{folder} is not a folder; give a folder that holds images")
+        visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        found = sorted(path for path in visible if path.suffix.lower() in known and path.is_file())
+    except OSError as error:
+        raise ImageError(f"the folder {folder} cannot be read: {error.strerror or error}") from error
     if not found:
         raise ImageError(f"{folder} holds no image; the suffixes looked for are {' '.join(sorted(known))}")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +93,24 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"Cannot write to {path}: {error.strerror or error}.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file at once: whoever reads it finds the old content or the new one, never a part.
+
+    A byte of a file's name that is not UTF-8 (a lone surrogate) is written as an escape, which JSON reads back.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with writing(path):
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
+            os.replace(part, path)
+    except InputError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The locator: one image and some phrases in, one answer out.
 
 Notable choices:
-- phrases are checked before the image is read, and the name of the method before the model is loaded, so that a wrong
-  call fails at once
+- phrases are checked before the image is read, and method, adapter and segmenter before the model is loaded, so that a
+  wrong call fails at once
 - an answer keeps the pixels it is about, so that it can be drawn without reading the image again
 """
 
@@ -139,21 +139,18 @@ class Locator:
 
         Raises:
             InputError: there is no such method, model or device, or the method works on the built-in model alone.
-            AdapterError: the adapter is missing, corrupted, or was made for another model.
+            AdapterError: the adapter is missing, corrupted, or was made for another model or method.
             PartsError: a part of the default model is neither cached nor can be fetched.
         """
-        from wherein.methods import check_model, create, names
+        from wherein.methods import check, create
+        from wherein.segment import Refined, Segmenter
         from wherein.vlm import load_vlm
 
-        if method not in ("auto", *names()):
-            raise InputError(f"There is no method {method!r}: choose auto, {', '.join(names())}.")
-        check_model(method, model)
+        check(method, model, adapter)
+        sam = None if segmenter is None else Segmenter(segmenter, device)
         self.vlm = load_vlm(model, device, dtype, bits, size)
-        self.method: Method | Refined = create(method, self.vlm, adapter)
-        if segmenter is not None:
-            from wherein.segment import Refined, Segmenter
-
-            self.method = Refined(self.method, Segmenter(segmenter, device))
+        bound = create(method, self.vlm, adapter)
+        self.method: Method | Refined = bound if sam is None else Refined(bound, sam)
         self.adapter = None if adapter is None else str(adapter)
 
     def locate(self, image: Source, phrases: str | Sequence[str], every: bool = False) -> Answer:
@@ -167,10 +164,10 @@ class Locator:
         Raises:
             InputError: a phrase is unusable (`check_phrases`), or holds a special token of the model; every instance
                 is asked for, and the method tells no instances apart.
-            ImageError: the image is unusable (`wherein.images.load`).
+            ImageError: the image is unusable (`wherein.images.load`), or of a shape that the model cannot take.
         """
-        if every and not self.method.finds_every:
-            raise InputError(f"The method {self.method.name} gives one box a phrase: for every instance, use heads.")
+        if every:
+            check_every(self.method)
         checked = check_phrases(phrases)
         for phrase in checked:
             self.vlm.check_phrase(phrase)
@@ -199,3 +196,9 @@ class Locator:
         ImageError and ends the iteration; to go on after one, call `locate` for each image.
         """
         return (self.locate(source, phrases, every) for source in sources)
+
+
+def check_every(method: Method | Refined | type[Method]) -> None:
+    """Raise InputError for a method that does not tell several instances of a phrase apart."""
+    if not method.finds_every:
+        raise InputError(f"The method {method.name} gives one box a phrase: for every instance, use heads.")

@@ -14,16 +14,9 @@ from wherein.methods import names
 from wherein.methods.base import REGISTRY
 from wherein.vlm.families import FAMILIES
 from wherein.vlm.hf import HFVLM
+from wherein.vlm.views import ViewsOf, squash
 
 SEAMS = ["features", "connector_tokens", "encoder_tokens", "prompt_tokens", "hidden", "attention"]
-IMAGES = {
-    "squash": "squashed to a square",
-    "centre_crop": "centre crop",
-    "any_resolution": "whole, and tiles",
-    "dynamic": "any resolution",
-    "split": "whole, and tiles",
-    "patches": "whole (tiles if set)",
-}
 HEADINGS = {
     "family": "family",
     "checkpoint": "usual checkpoint",
@@ -46,7 +39,7 @@ def overview() -> list[dict[str, Any]]:
     built_in = {
         "family": "default",
         "checkpoint": "default (in the package)",
-        "image": "squashed to a square",
+        "image": _image(squash),
         "seams": [seam for seam in SEAMS if seam != "encoder_tokens"],
         "methods": listed,
         "native_boxes": "none",
@@ -78,12 +71,18 @@ def _row(family: type[HFVLM], methods: list[str]) -> dict[str, Any]:
     return {
         "family": family.family,
         "checkpoint": family.checkpoint,
-        "image": IMAGES[family.views.__name__],
+        "image": _image(family.views),
         "seams": SEAMS,
         "methods": methods,
         "native_boxes": family.native or "none",
         "licence": family.licence,
     }
+
+
+def _image(view: ViewsOf) -> str:
+    """What a view function does to an image: the words with which its docstring begins."""
+    words = (view.__doc__ or "").partition(":")[0].strip()
+    return words[:1].lower() + words[1:]
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -27,6 +27,7 @@ class FakeModel:
     name = "tiny"
     score_kind = "token probability"
     finds_every = False
+    gives: frozenset[str] = frozenset()
     text = "a cat\non a mat"
 
     def __init__(self) -> None:
@@ -73,7 +74,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
         return vlm
 
     monkeypatch.setitem(sys.modules, "wherein.vlm", SimpleNamespace(load_vlm=load_vlm))
-    methods = SimpleNamespace(create=create, names=lambda: ["pin", "text", "tiny"], check_model=lambda *_: None)
+    methods = SimpleNamespace(create=create, check=lambda *_: FakeModel)
     monkeypatch.setitem(sys.modules, "wherein.methods", methods)
     return loads
 

@@ -51,6 +51,14 @@ AT_ONCE = {
     "unknown method": ([PHOTO, "a cat", "--method", "guess"], "guess"),
     "method of the built-in model": ([PHOTO, "a cat", "--method", "pixel", "--model", "no/such-model"], "alone"),
     "unknown model": ([PHOTO, "a cat", "--model", "no/such-model"], "no/such-model"),
+    "missing adapter": ([PHOTO, "a cat", "--adapter", "nowhere/at/all"], "No adapter at"),
+    "adapter that is none": ([PHOTO, "a cat", "--adapter", "notes.jpg"], "not an adapter's configuration"),
+    "adapter for a method without one": ([PHOTO, "a cat", "--adapter", "notes.jpg", "--method", "text"], "to load"),
+    "every instance": ([PHOTO, "a cat", "--all"], "cam gives one box a phrase"),
+    "no mask": ([PHOTO, "a cat", "--mask", "--save", "out.png"], "cam gives no mask"),
+    "no heat map": ([PHOTO, "a cat", "--heatmap", "--method", "text", "--save", "out.png"], "text gives no heatmap"),
+    "unknown segmenter": ([PHOTO, "a cat", "--segmenter", "no/such-segmenter"], "no/such-segmenter"),
+    "a segmenter that is none": ([PHOTO, "a cat", "--segmenter", "llava"], "no segmenter that is served"),
     "unknown device": ([PHOTO, "a cat", "--device", "abacus"], "abacus"),
     "absent device": ([PHOTO, "a cat", "--device", "cuda:99"], "cuda:99"),
 }
@@ -63,8 +71,9 @@ def folder(tmp_path: Path) -> Path:
     contents = {"notes.jpg": b"Dear diary", "cut.jpg": photo[: len(photo) // 2], "empty.png": b"", "bomb.png": _bomb()}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    for name in ("folder", "folder.png"):
+    for name in ("folder", "folder.png", "llava"):
         (tmp_path / name).mkdir()
+    (tmp_path / "llava" / "config.json").write_text('{"model_type": "llava"}')
     Image.new("RGB", (1, 1), "red").save(tmp_path / "dot.png")
     return tmp_path
 

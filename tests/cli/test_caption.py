@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from wherein.cli import app
-from wherein.errors import ImageError, InputError
+from wherein.errors import AdapterError, ImageError, InputError
 from wherein.methods.pixel.captions import Caption, PlacedWord, Region
 from wherein.methods.pixel.method import begin, save
 
@@ -91,6 +91,7 @@ def pixel(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr("wherein.vlm.load_vlm", lambda *_: SimpleNamespace(name="tiny"))
     monkeypatch.setattr("wherein.methods.create", create)
+    monkeypatch.setattr("wherein.methods.method_of", lambda adapter: "pixel")
     return made
 
 
@@ -200,6 +201,14 @@ def test_an_adapter_that_proposes_nothing(pixel: list[Any], photos: Path, monkey
     monkeypatch.setattr(FakePixel, "proposes", False)
     result = run(photos / "a.jpg", "--dense")
     assert isinstance(result.exception, InputError) and "--at" in str(result.exception)
+
+
+def test_an_adapter_is_looked_at_before_the_model_is_loaded(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wherein.vlm.load_vlm", lambda *_: pytest.fail("the model was loaded"))
+    result = run(photos / "a.jpg", "--trace", "--adapter", tmp_path / "none")
+    assert isinstance(result.exception, AdapterError) and "No adapter at" in str(result.exception)
 
 
 def test_a_trace_as_a_user_types_it(default_vlm: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from wherein.cli import app
-from wherein.errors import InputError
+from wherein.errors import ImageError, InputError
 
 
 def run(*arguments: object) -> Any:
@@ -47,6 +47,7 @@ def test_train_then_locate_then_eval(model: Path, photo: Path, tmp_path: Path) -
     for grounding in answer["groundings"]:
         ((x0, y0, x1, y1),) = grounding["boxes"]  # it was never taught what is absent: nothing is
         assert 0 <= x0 < x1 <= 90 and 0 <= y0 < y1 <= 60 and 0 < grounding["scores"][0] <= 1
+        assert grounding["absent_probability"] is None
     pairs = tmp_path / "pairs.json"
     pairs.write_text(json.dumps([{"file_name": photo.name, "phrase": "a cat", "bbox": [10, 10, 40, 30]}]))
     measured = run(
@@ -57,10 +58,47 @@ def test_train_then_locate_then_eval(model: Path, photo: Path, tmp_path: Path) -
     assert set(json.loads((tmp_path / "figures.json").read_text())["methods"]) == {"pin", "text", "centre"}
 
 
+def test_it_can_be_taught_what_is_absent_in_steps_of_several_batches(model: Path, photo: Path, tmp_path: Path) -> None:
+    out, several = tmp_path / "pin", ("--absent", "--batch", 4, "--at-once", 2)
+    trained = run("train", "pin", "--model", model, "--out", out, "--steps", 2, "--images", 64, *several)
+    assert trained.exit_code == 0, trained.output
+    found = run("locate", photo, "a cat", "--model", model, "--adapter", out, "--json")
+    (grounding,) = json.loads(found.stdout)["groundings"]
+    assert 0 <= grounding["absent_probability"] <= 1
+    assert grounding["absent"] == (grounding["absent_probability"] >= 0.5)
+    other = run("train", "pin", "--model", model, "--out", tmp_path / "other", "--batch", 4, "--at-once", 3)
+    assert isinstance(other.exception, InputError) and "parts of 3" in str(other.exception)
+    assert not (tmp_path / "other" / "cache").exists()
+
+
 def test_without_an_adapter_the_model_is_asked_as_it_is(model: Path, photo: Path) -> None:
     found = run("locate", photo, "a cat", "--model", model, "--json")
     assert found.exit_code == 0, found.output
     assert json.loads(found.stdout)["method"] == "text"
+
+
+def test_an_image_that_the_model_cannot_take_costs_itself(build: Any, photo: Path, tmp_path: Path) -> None:
+    """A banner between photographs, on a model that refuses images above a ratio of 200."""
+    vlm, model = build("qwen2_5_vl"), tmp_path / "model"
+    vlm.model.save_pretrained(model)
+    vlm.processor.save_pretrained(model)
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("a.png", "c.png"):
+        (images / name).write_bytes(photo.read_bytes())
+    Image.new("RGB", (3000, 10)).save(images / "b.png")
+    found = run("locate", images, "a cat", "--model", model, "--json")
+    assert ["error" in json.loads(line) for line in found.stdout.splitlines()] == [False, True, False]
+    assert isinstance(found.exception, ImageError) and "3000 x 10 pixels is too long and thin" in found.stderr
+    pairs, out = tmp_path / "pairs.json", tmp_path / "out.json"
+    pairs.write_text(json.dumps([{"file_name": f"{n}.png", "phrase": "a cat", "bbox": [1, 1, 8, 8]} for n in "abc"]))
+    for verb in ("eval", "probe"):
+        data = ("--data", pairs, "--images", images, "--model", model, "--json", out)
+        measured = run(verb, *data, *(("--prompt", "box", "--tokens", 4) if verb == "probe" else ()))
+        assert isinstance(measured.exception, InputError) and "1 bad records" in str(measured.exception)
+        results = json.loads(out.read_text())
+        assert results["images"] == 2 and "pair[1]" in measured.stderr
+        assert "pixels is too long and thin" in measured.stderr
 
 
 def test_a_size_is_taken_where_a_family_has_one(model: Path, photo: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from wherein.cli import app
-from wherein.errors import InputError
+from wherein.errors import AdapterError, InputError
 from wherein.methods import adapter
 
 BOX = (10, 5, 50, 45)
@@ -134,6 +134,12 @@ def test_a_baseline_is_a_row_that_is_run(coco: str, tiny_vlm: Any) -> None:
     assert done.exit_code == 0, done.output
     made = json.loads(Path("reproduced/heads-k/table.json").read_text())["made"]
     assert made["prompt"] == " {phrase}."
+
+
+def test_a_file_of_heads_is_looked_at_before_the_model_is_loaded(coco: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wherein.vlm.load_vlm", lambda *_: pytest.fail("the model was loaded"))
+    done = run("--data", coco, "--adapter", "none.json", verb="heads")
+    assert isinstance(done.exception, AdapterError) and "No adapter at 'none.json'" in str(done.exception)
 
 
 def test_the_heads_main_tables(coco: str, tiny_vlm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

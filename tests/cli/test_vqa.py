@@ -156,7 +156,10 @@ def test_a_question_that_the_model_refuses_is_told(folder: Path, tiny_vlm: Any) 
     assert invoke(folder, "--skip-bad").exit_code == 0
 
 
-def test_an_adapter_that_inserts_nothing_has_no_cost(folder: Path, tiny_vlm: Any) -> None:
+def test_an_adapter_that_inserts_nothing_has_no_cost(
+    folder: Path, tiny_vlm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wherein.vlm.load_vlm", lambda *_: pytest.fail("the model was loaded"))
     heads = adapter.save_file_only(folder / "heads.json", "heads", tiny_vlm, {"heads": [[0, 1]]}, {})
     done = invoke(folder, "--adapter", str(heads))
     assert isinstance(done.exception, InputError) and "inserts nothing" in str(done.exception)

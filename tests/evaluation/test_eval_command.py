@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import wherein
 from wherein.cli import eval as command
-from wherein.errors import AdapterError, InputError
+from wherein.errors import AdapterError, ImageError, InputError
 from wherein.methods.base import REGISTRY
 
 from .conftest import FakeMethod, no_dogs, whole
@@ -32,24 +32,28 @@ def created(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeMethod]:
         name = "whole" if name == "auto" else name
         if adapter and name == "centre":
             raise InputError("The method centre has nothing to load.")
-        if adapter and not Path(adapter).exists():
-            raise AdapterError("There is no adapter.")
         return made.setdefault(name, FakeMethod(name, whole if name == "whole" else no_dogs))
 
     def check_phrase(phrase: str) -> None:
         if phrase == "<end>":
             raise InputError("The phrase '<end>' is a control token.")
 
-    def check_model(name: str, model: str) -> None:
+    def check(name: str, model: str, adapter: str | None = None) -> None:
         if name == "whole" and model == "user/other":
             raise InputError("The method whole works on the built-in model alone.")
+        if adapter and not Path(adapter).exists():
+            raise AdapterError("There is no adapter.")
+
+    def takes_adapter(name: str) -> bool:
+        if name not in ("auto", "whole", "centre"):
+            raise InputError(f"There is no method {name!r}.")
+        return name != "centre"
 
     methods = ModuleType("wherein.methods")
     methods.__dict__.update(
-        names=lambda: ["whole", "centre"],
         create=create,
-        takes_adapter=lambda name, vlm: name != "centre",
-        check_model=check_model,
+        takes_adapter=takes_adapter,
+        check=check,
     )
     monkeypatch.setitem(sys.modules, "wherein.methods", methods)
     monkeypatch.setattr(wherein, "methods", methods, raising=False)
@@ -179,9 +183,41 @@ def test_many_bad_records_are_counted(dataset: Path, tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "out.json").read_text())["complaints"]) == 1200
 
 
-def test_a_method_of_the_built_in_model_alone_is_refused_before_another_is_loaded(dataset: Path) -> None:
-    done = CliRunner().invoke(app(), ["--data", str(dataset), "--method", "whole", "--model", "user/other"])
-    assert isinstance(done.exception, InputError) and "built-in model alone" in str(done.exception)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "whole", "--model", "user/other"], "built-in model alone"),
+        (["--method", "whole", "--adapter", "{folder}/none"], "no adapter"),
+        (["--method", "centre", "--adapter", "{folder}/none"], "None of the methods centre loads"),
+        (["--method", "pinn"], "no method 'pinn'"),
+        (["--segmenter", "nobody/nothing"], "configuration of 'nobody/nothing'"),
+    ],
+)
+def test_what_is_wrong_without_the_model_is_told_before_it_is_loaded(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.setattr("wherein.vlm.load_vlm", lambda *_: pytest.fail("the model was loaded"))
+    done = invoke(dataset, *(option.format(folder=dataset) for option in options))
+    assert isinstance(done.exception, InputError) and message in str(done.exception)
+
+
+def test_an_image_that_a_model_cannot_take_is_left_out_and_counted(
+    dataset: Path, tmp_path: Path, created: dict[str, FakeMethod]
+) -> None:
+    def thin(image: Any, phrase: str) -> list[list[float]]:
+        if phrase == "cat":  # of the first image
+            raise ImageError("An image of 3000 x 10 pixels is too long and thin.")
+        return whole(image, phrase)
+
+    out, created["whole"] = tmp_path / "out.json", FakeMethod("whole", thin)
+    done = invoke(dataset, "--json", str(out))
+    assert isinstance(done.exception, InputError) and "1 bad records, told above" in str(done.exception)
+    results = json.loads(out.read_text())
+    (complaint,) = results["complaints"]
+    assert "annotations.json, images[0], image '0.png': An image of 3000 x 10" in complaint
+    assert results["images"] == 1 and results["methods"]["centre"]["miou"] == 0  # of the other image
+    assert invoke(dataset, "--json", str(out), "--skip-bad").exit_code == 0
+    assert len(created["whole"].asked) == 1 + 1 + 1  # the other image is not asked about again
 
 
 def test_the_same_method_by_two_names_runs_once(dataset: Path, created: dict[str, FakeMethod]) -> None:
@@ -233,7 +269,7 @@ def test_the_help_names_every_method() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "pinn"], "no method 'pinn': choose auto, whole, centre"),
+        (["--method", "pinn"], "no method 'pinn'"),
         (["--protocol", "flickr"], "no protocol 'flickr'"),
         (["--protocol", "pairs"], "choose one of auto, pin, phrases"),
         (["--format", "pairs"], "is not recognised as a data set; this was looked for: pairs ("),
@@ -282,5 +318,17 @@ def test_another_adapter_is_another_setting(tmp_path: Path) -> None:
     (folder / "adapter_model.safetensors").write_bytes(b"one")
     first = command.fingerprint(str(folder))
     assert command.fingerprint("someone/an-adapter") == "someone/an-adapter"
+    (folder / "cache").mkdir()
+    for beside in ("cache/features.npy", "journal.jsonl"):
+        (folder / beside).write_bytes(b"what training leaves beside it")
+    assert command.fingerprint(str(folder)) == first
     (folder / "adapter_model.safetensors").write_bytes(b"two")
     assert command.fingerprint(str(folder)) != first
+
+
+def test_heads_of_another_file_are_another_setting(tmp_path: Path) -> None:
+    path = tmp_path / "heads.json"
+    path.write_text("one")
+    first = command.fingerprint(str(path))
+    path.write_text("two")
+    assert command.fingerprint(str(path)) != first

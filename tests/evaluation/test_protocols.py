@@ -144,6 +144,31 @@ def test_what_only_the_image_tells_is_left_out_while_the_rest_runs(dataset: Path
         assert word in line, line
 
 
+def test_an_image_that_a_method_refuses_is_left_out_while_the_rest_runs(dataset: Path, tmp_path: Path) -> None:
+    """What other methods said of it is kept; an error that is not about the image ends the run."""
+
+    def thin(image: Any, phrase: str) -> list[list[float]]:
+        if phrase == "cat":  # of the first image
+            raise ImageError("too long and thin")
+        return whole(image, phrase)
+
+    heard, constant, journal = Heard(), FakeMethod("constant", whole), Journal(tmp_path / "out.jsonl", SETTINGS)
+    asked = run(pin(dataset), [constant, FakeMethod("thin", thin)], journal, heard.complaints)
+    assert [[outcome.image for outcome in some] for some in asked] == [["1.png", "1.png"]]
+    (told,) = heard.told
+    assert "annotations.json, images[0], image '0.png': too long and thin" in told
+    list(run(pin(dataset), [constant], journal, heard.complaints))
+    assert len(constant.asked) == 2
+    with pytest.raises(ImageError, match="too long and thin"):
+        list(run(pin(dataset), [FakeMethod("thin", thin)], Journal(None, SETTINGS)))
+
+    def wrong(image: Any, phrase: str) -> list[list[float]]:
+        raise InputError("needs a heat map")
+
+    with pytest.raises(InputError, match="needs a heat map"):
+        list(run(pin(dataset), [FakeMethod("wrong", wrong)], Journal(None, SETTINGS), heard.complaints))
+
+
 def test_a_mask_that_needs_a_package_stops_the_run(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no bad record: every image with a polygon would be left out."""
     pair = {"file_name": "1.png", "phrase": "dog", "bbox": [0, 0, 1, 1], "segmentation": [[0, 0, 9, 0, 9, 9]]}

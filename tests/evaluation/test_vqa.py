@@ -108,6 +108,21 @@ def test_an_image_that_cannot_be_read_is_left_out(asked: list[AskedImage], tiny_
     assert len(told.sentences) == 1
 
 
+def test_an_image_that_the_model_cannot_take_is_left_out(asked: list[AskedImage], tiny_vlm: Any, bind: Any) -> None:
+    class Picky(type(tiny_vlm)):  # type: ignore[misc]
+        def prepare(self, images: Any) -> Any:
+            if images[0].shape[1] > 1000:
+                raise ImageError("too long and thin")
+            return super().prepare(images)
+
+    Image.new("RGB", (3000, 10)).save(asked[1].path)
+    told = Complaints(lambda line: None)
+    with vqa.Transcript(None, {}) as transcript:
+        found = list(vqa.run(asked, Picky(), bind, transcript, told))
+    assert [own.image for own in found] == ["0.png", "2.png"]
+    assert "too long and thin" in told.sentences[0]
+
+
 def test_other_settings_start_afresh(asked: list[AskedImage], tiny_vlm: Any, bind: Any, tmp_path: Path) -> None:
     path = tmp_path / "out.records.jsonl"
     with pytest.raises(KeyboardInterrupt), vqa.Transcript(path, {"seed": 1}) as transcript:

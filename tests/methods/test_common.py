@@ -97,6 +97,31 @@ def test_an_adapter_that_is_not_there(tiny_vlm: Any, tmp_path: Path) -> None:
             methods.create(name, tiny_vlm, tmp_path / "none")
 
 
+def test_what_can_be_known_without_the_model_is_refused_as_with_it(
+    tiny_vlm: Any, tmp_path: Path, save_insert: Callable[..., Path]
+) -> None:
+    pin = save_insert("pin", tiny_vlm)
+    assert methods.check("auto", "default", pin) is methods.check("pin", "default", pin) is REGISTRY["pin"]
+    assert methods.check("auto", "default").name == "cam"  # that model's best
+    wrong = [("psychic", None), ("text", pin), ("pin", tmp_path / "none"), ("auto", tmp_path), ("coop", pin)]
+    for name, adapter in wrong:
+        with pytest.raises(InputError) as before:
+            methods.check(name, "default", adapter)
+        with pytest.raises(InputError) as after:
+            methods.create(name, tiny_vlm, adapter)
+        assert str(before.value) == str(after.value) and before.type is after.type
+    with pytest.raises(InputError, match="built-in model alone, not on 'a/b'"):
+        methods.check("cam", "a/b")
+
+
+def test_the_best_method_of_a_model_that_is_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llava", "vision_config": {}}')
+    assert methods.check("auto", str(tmp_path)).name == "text"
+    assert methods.check("auto", "openflamingo/OpenFlamingo-3B-vitl-mpt1b").name == "text"
+    with pytest.raises(InputError, match="configuration of 'nobody/nothing'"):
+        methods.check("auto", "nobody/nothing")
+
+
 @pytest.mark.parametrize("name", sorted(OTHER_MODEL))
 def test_a_method_refuses_a_model_it_cannot_read(tiny_vlm: Any, name: str) -> None:
     with pytest.raises(InputError, match="default model"):

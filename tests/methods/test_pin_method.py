@@ -18,10 +18,11 @@ from wherein.methods import adapter
 from wherein.methods.insert import ask
 from wherein.methods.pin import Pin, PinConfig, PositionalInsert
 from wherein.methods.reading import read
+from wherein.training.adapters import NEVER as NEVER_ASKED
 from wherein.vlm.decoding import Written
 
 PHRASES = ["the cat", "an old red tractor", "x"]
-NEVER, ALWAYS = {"absent_scale": 0.0, "absent_shift": -50.0}, {"absent_scale": 0.0, "absent_shift": 50.0}
+NEVER, ALWAYS = {"absent_scale": 1.0, "absent_shift": -50.0}, {"absent_scale": 1.0, "absent_shift": 50.0}
 
 
 @pytest.fixture
@@ -73,6 +74,15 @@ def test_absent_phrases(tiny_vlm: Any, save_pin: Callable[..., Path], image: NDA
         assert grounding.expected_box is None
     for grounding in pin.ground(image, PHRASES, absent=False):
         assert not grounding.absent and len(grounding.boxes) == 1
+
+
+def test_an_insert_that_was_never_asked_for_the_absent_says_nothing_of_it(
+    tiny_vlm: Any, save_pin: Callable[..., Path], image: NDArray[np.uint8]
+) -> None:
+    scale, shift, _ = NEVER_ASKED
+    pin = Pin(tiny_vlm, save_pin(codec="00-99", absent_scale=scale, absent_shift=shift))
+    for grounding in pin.ground(image, PHRASES):
+        assert grounding.absent_probability is None and not grounding.absent and len(grounding.boxes) == 1
 
 
 @pytest.mark.parametrize(
@@ -149,7 +159,7 @@ def test_one_adapter_inside_the_other(two: list[Pin], image: NDArray[np.uint8]) 
 def test_auto_is_what_the_adapter_is_for(tiny_vlm: Any, save_pin: Callable[..., Path]) -> None:
     folder = save_pin()
     assert methods.create("auto", tiny_vlm, folder).name == "pin" != methods.create("auto", tiny_vlm).name
-    assert methods.takes_adapter("auto", tiny_vlm) and not methods.takes_adapter("centre", tiny_vlm)
+    assert methods.takes_adapter("auto") and not methods.takes_adapter("centre")
 
 
 @pytest.mark.parametrize("method", ["telepathy", "centre"])

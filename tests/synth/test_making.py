@@ -236,9 +236,9 @@ def test_a_folder_of_ones_own(cutter: Cutter, tmp_path: Path) -> None:
     report = finish(outcomes, out, Rule(at_least=1), {}, complaints=complaints)
     assert len(report["unusable"]) == 4
     bank = ObjectBank.from_folder(out)
-    (pot,) = bank.by_name("tea pot")
+    (pot,) = (bank[index] for index in bank.indices("tea pot"))
     np.testing.assert_array_equal(pot.rgba, np.asarray(Image.open(first))[10:20, 5:25])
-    assert pot.source == "tea_pot/a.png" and pot.licence == "CC0" and len(bank.by_name("lamp")) == 2
+    assert pot.source == "tea_pot/a.png" and pot.licence == "CC0" and len(bank.indices("lamp")) == 2
 
 
 def test_a_mended_picture_is_looked_at_again(tmp_path: Path) -> None:

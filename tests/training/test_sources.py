@@ -16,9 +16,9 @@ from wherein.methods.pin import Pin
 from wherein.synth import Plan, Shards, is_held_out
 from wherein.synth.shards import write_shards
 from wherein.synth.workers import on_this_machine
-from wherein.training.adapters import card, train
+from wherein.training.adapters import card, split, train
 from wherein.training.boxes import BoxTask, Recipe
-from wherein.training.sources import labelled
+from wherein.training.sources import labelled, sources
 from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig
 
@@ -75,7 +75,31 @@ def test_composites_are_known_by_what_they_are(shards: Path, tmp_path: Path) -> 
     first = _kept_with(shards, ("bolt",))
     (shards / "index.jsonl").write_text((shards / "index.jsonl").read_text() + "\n")
     assert first != _kept_with(shards, ("bolt",)) and "keep_held_out" not in first
-    assert _kept_with(tmp_path, ("bolt", "dog")) == {"keep_held_out": True}
+    (tmp_path / "annotations.json").write_text("{}")
+    mine = _kept_with(tmp_path, ("bolt", "dog"))
+    assert mine["keep_held_out"]
+    (tmp_path / "annotations.json").write_text("[]")
+    assert mine["listed"] != _kept_with(tmp_path, ("bolt", "dog"))["listed"]
+
+
+def test_another_picture_of_the_same_name_is_another_set(tmp_path: Path) -> None:
+    """A cache of features must not outlive the cut-outs and backgrounds it was made of, nor mind where they lie."""
+    for folder in ("mine", "elsewhere"):
+        for name in ("anvil", "tent"):
+            (tmp_path / folder / name).mkdir(parents=True)
+            Image.new("RGBA", (40, 40), (200, 30, 30, 255)).save(tmp_path / folder / name / "1.png")
+        Image.new("RGB", (90, 90)).save(tmp_path / folder / "ground.png")
+
+    def about(folder: str) -> dict[str, Any]:
+        return sources(64, 1, 4, 0, objects=tmp_path / folder, backgrounds=tmp_path / folder).about
+
+    first = about("mine")
+    assert first == about("elsewhere") and json.dumps(first)
+    Image.new("RGB", (90, 90), "white").save(tmp_path / "elsewhere" / "ground.png")
+    other = about("elsewhere")
+    assert other["objects"] == first["objects"] and other["backgrounds"] != first["backgrounds"]
+    Image.new("RGBA", (40, 40), (30, 200, 30, 255)).save(tmp_path / "mine" / "tent" / "1.png")
+    assert about("mine")["objects"] != first["objects"]
 
 
 def test_a_folder_of_the_user_s(tmp_path: Path) -> None:
@@ -91,6 +115,13 @@ def test_a_folder_of_the_user_s(tmp_path: Path) -> None:
     assert (count, names) == (1, ("bolt",))
     ((phrase, box),) = source(0).objects
     assert phrase == "bolt" and box.tolist() == [1, 2, 11, 22]
+    line = {"id": 2, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 0], "iscrowd": 0}
+    content["annotations"].append(line)  # as people leave them in COCO; there is no box to learn
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    assert len(labelled(tmp_path)[0](0).objects) == 1
+    Image.new("RGB", (20, 15)).save(tmp_path / "images" / "a.png")  # made smaller, and its boxes were not
+    with pytest.raises(InputError, match="a.png"):
+        labelled(tmp_path)[0](0)
     content["annotations"] = []
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="no labelled image"):
@@ -151,6 +182,13 @@ def test_categories_of_coco_and_voc_are_pasted_when_asked_for(
             )  # type: ignore[arg-type]
     assert not any(map(is_held_out, seen[False])) and any(map(is_held_out, seen[True]))
     assert set(seen[False]) < set(seen[True])
+
+
+def test_a_batch_comes_in_equal_parts() -> None:
+    assert split(Recipe(batch=64), None) == (Recipe(batch=64), 1)
+    assert split(Recipe(batch=64), 16) == (Recipe(batch=16), 4)
+    with pytest.raises(InputError, match="64 images does not come in parts of 6"):
+        split(Recipe(batch=64), 6)
 
 
 @pytest.mark.parametrize(("about", "said"), [({}, "no category of COCO"), ({"keep_held_out": True}, "also categories")])

@@ -80,6 +80,29 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None
     assert figures["loss"] == pytest.approx(fit(Line(), CONFIG, tmp_path / "whole", resume=True)["loss"])
 
 
+def test_a_step_of_two_batches_is_one_of_their_mean(tmp_path: Path) -> None:
+    class Both(Line):
+        """A step on the points of two."""
+
+        def loss(self, step: int, steps: int) -> Tensor:
+            assert steps == CONFIG.steps
+            return (super().loss(2 * step, 2 * steps) + super().loss(2 * step + 1, 2 * steps)) / 2
+
+    at_once, in_turn = Both(), Line()
+    figures = fit(at_once, CONFIG, tmp_path / "at once")
+    assert fit(in_turn, replace(CONFIG, batches=2), tmp_path / "in turn")["loss"] == pytest.approx(figures["loss"])
+    assert in_turn.steps == at_once.steps == list(range(24))
+    for a, b in zip(at_once.module.parameters(), in_turn.module.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_without_tensorboard_a_sentence_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match=r"wherein\[train\]"):
+        fit(Line(), CONFIG, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_resuming_a_finished_run_does_nothing(tmp_path: Path) -> None:
     whole, again = Line(), Line()
     fit(whole, CONFIG, tmp_path)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wherein.boxtext import CODECS, BoxGrammar, Grammar, TokenConstraint
-from wherein.vlm.decoding import Written
+from wherein.vlm.decoding import Written, write_freely
 from wherein.vlm.prefix import Continuation
 
 PROMPTS = (" a cat located at", " a very old red tractor located at", " x", " an apple that is green located at")
@@ -51,6 +51,30 @@ def test_in_company_as_alone(tiny_vlm: Any, x_v: Tensor, codec: str) -> None:
         for a, b in zip(one.steps, alone.steps, strict=True):
             assert (a.start, a.texts, a.chosen) == (b.start, b.texts, b.chosen)
             np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-4)
+
+
+def test_rows_that_do_not_fit_into_memory_together_run_in_parts(
+    tiny_vlm: Any, x_v: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix, together = tiny_vlm.prefix(x_v), ask(tiny_vlm, x_v)
+    assert len(prefix.parts(4)) == 1
+    said = tiny_vlm.say(prefix, ROWS, PROMPTS, 4)
+    row = sum(layer.keys.nbytes + layer.values.nbytes for layer in prefix.cache.layers) // 2
+    monkeypatch.setattr("wherein.vlm.prefix.ROOM", 3 * row)
+    assert [len(range(4)[part]) for part in prefix.parts(4)] == [3, 1]
+    assert [written.text for written in ask(tiny_vlm, x_v)] == [written.text for written in together]
+    assert tiny_vlm.say(prefix, ROWS, PROMPTS, 4) == said
+    monkeypatch.setattr("wherein.vlm.prefix.ROOM", 0)
+    assert len(prefix.parts(4)) == 4  # one at least
+
+
+def test_what_was_cut_off_is_told(tiny_vlm: Any, x_v: Tensor) -> None:
+    prefix, asked = tiny_vlm.prefix(x_v), [tiny_vlm.encode(PROMPTS[0])]
+    ((ids, ended),) = write_freely(prefix, [0], asked, 6, [])
+    assert len(ids) == 6 and not ended
+    last = ids[5]  # as an end, it comes behind all that stands before its first place
+    assert write_freely(prefix, [0], asked, 5, [last]) == [(ids[: ids.index(last)], True)]
+    assert [said.ended for said in tiny_vlm.say(prefix, [0], PROMPTS[:1], 6)] == [False]
 
 
 def test_one_prefix_serves_again_and_again(tiny_vlm: Any, x_v: Tensor) -> None:

@@ -482,6 +482,7 @@ def test_a_larger_picture_has_more_rows(build: Any, name: str) -> None:
     with torch.no_grad():
         prefix = large.prefix(x_v)
     assert torch.isfinite(prefix.last).all()
+    assert len(large.image_tokens().positions) == len(small.image_tokens().positions)  # latent queries, as many as ever
     assert small.size == (56, 56) and prefix.length == prefix_of(small, photo(0)).length
     with pytest.raises(InputError, match="multiple of 14"):
         type(large)(build(name).model, build(name).processor, name, 113)

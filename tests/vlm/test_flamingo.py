@@ -650,17 +650,32 @@ def test_the_published_ones_are_named_with_their_parts() -> None:
     assert all(config.checkpoint == f"openflamingo/{name}" for name, config in PUBLISHED.items())
 
 
+BASES: dict[str, Callable[[], Any]] = {
+    "3B-vitl-mpt1b": lambda: MosaicGpt(MosaicGptConfig()),
+    "4B-vitl-rpj3b": lambda: GPTNeoXForCausalLM(
+        GPTNeoXConfig(hidden_size=2560, intermediate_size=10240, num_hidden_layers=32, num_attention_heads=32)
+    ),
+    "9B-vitl-mpt7b": lambda: MptForCausalLM(MptConfig(d_model=4096, n_heads=32, n_layers=32)),
+}
+
+
+@pytest.mark.parametrize(("name", "base"), BASES.items(), ids=BASES)
+def test_the_stated_number_of_parameters_is_that_of_the_parts(name: str, base: Callable[[], Any]) -> None:
+    """To the million; the vocabulary is the checkpoint's."""
+    known = PUBLISHED[f"OpenFlamingo-{name}"]
+    with torch.device("meta"):
+        large = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+        vision = CLIPVisionModel(CLIPVisionConfig(**large, patch_size=14))
+        model = OpenFlamingo(vision, base(), known.cross_attn_every_n_layers, 50278)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tables = 1 if embedding.weight is head.weight else 2
+    spare = tables * (embedding.num_embeddings - 50280) * embedding.embedding_dim
+    assert round((sum(p.numel() for p in model.parameters()) - spare) / 1e6) * 10**6 == known.parameters
+
+
 @pytest.mark.parametrize(
     ("base", "every", "gigabytes"),
-    [
-        (lambda: MosaicGpt(MosaicGptConfig()), 1, "4.19"),
-        (
-            lambda: GPTNeoXForCausalLM(GPTNeoXConfig(hidden_size=2560, num_hidden_layers=32, num_attention_heads=32)),
-            2,
-            "4.87",
-        ),
-        (lambda: MptForCausalLM(MptConfig(d_model=4096, n_heads=32, n_layers=32)), 4, "5.54"),
-    ],
+    [(BASES["3B-vitl-mpt1b"], 1, "4.19"), (BASES["4B-vitl-rpj3b"], 2, "4.87"), (BASES["9B-vitl-mpt7b"], 4, "5.54")],
     ids=["3B", "4B", "9B"],
 )
 def test_the_trained_parts_weigh_what_the_published_files_do(

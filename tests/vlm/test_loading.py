@@ -53,15 +53,16 @@ def test_a_dtype_is_kept(saved: Any) -> None:
         load_vlm(str(folder), "cpu", bits=3)
 
 
-def test_a_missing_checkpoint_is_one_sentence() -> None:
+def test_a_missing_checkpoint_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"configuration of 'nobody/nothing'.*HF_HUB_OFFLINE"):
         load_vlm("nobody/nothing", "cpu")
-    with pytest.raises(InputError, match="OpenFlamingo-3B-vitl-mpt1b"):
+    monkeypatch.setattr("wherein.vlm.loading.HEADROOM", 0)
+    with pytest.raises(InputError, match=r"weights of 'openflamingo/OpenFlamingo-3B-vitl-mpt1b'.*HF_HUB_OFFLINE"):
         load_vlm("openflamingo/OpenFlamingo-3B-vitl-mpt1b", "cpu")
 
 
 def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="in the folder"):
+    with pytest.raises(InputError, match="configuration of .*model_type"):
         load_vlm(str(tmp_path), "cpu")
 
 
@@ -79,6 +80,13 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(saved: Any, monk
     monkeypatch.setattr("wherein.vlm.loading._size", lambda *_: 10**13)
     with pytest.raises(InputError, match=r"needs about \d+\.\d GiB.*--bits 4"):
         load_vlm(str(folder), "cpu")
+
+
+def test_an_openflamingo_that_does_not_fit_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wherein.vlm.loading.HEADROOM", 1e4)
+    for dtype, needed in (("auto", 2558e6 * 4e4), ("bfloat16", 2558e6 * 2e4)):
+        with pytest.raises(InputError, match=rf"needs about {needed / 2**30:.1f} GiB.*or --dtype bfloat16\.$"):
+            load_vlm("openflamingo/OpenFlamingo-3B-vitl-mpt1b", "cpu", dtype=dtype)
 
 
 def test_damaged_weights_are_one_sentence(saved: Any) -> None:

@@ -26,7 +26,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from wherein.errors import InputError
+from wherein.errors import ImageError, InputError
 from wherein.geometry import Frame, area
 from wherein.vlm.views import Views, ViewsOf, any_resolution, centre_crop, dynamic, patches, split, squash
 
@@ -243,11 +243,11 @@ def test_orders_and_corners_by_hand() -> None:
 
 
 @pytest.mark.parametrize("size", [(4000, 1), (3, 601)], ids=str)
-def test_what_the_processor_refuses_is_an_input_error(size: tuple[int, int]) -> None:
+def test_what_the_processor_refuses_is_the_images_fault(size: tuple[int, int]) -> None:
     case = CASES["qwen2-vl"]
     with pytest.raises(ValueError, match="aspect ratio"):
         case.processor(Image.new("RGB", size))
-    with pytest.raises(InputError, match=f"{size[0]} x {size[1]} pixels is too long and thin"):
+    with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} pixels is too long and thin"):
         case.views_of(case.processor, *size)
 
 

@@ -90,11 +90,11 @@ def caption(
 
     def start() -> Callable[[Pixels], Said]:
         """Load the model, once an image could be read."""
-        from wherein.methods import check_model, create
+        from wherein.methods import check, create
         from wherein.vlm import load_vlm
 
         if not plain:
-            check_model("pixel", model)
+            check("pixel", model, adapter)
         vlm = load_vlm(model, device, dtype, bits, size)
         if plain:
             return lambda pixels: Said(pixels, {"model": vlm.name}, vlm.caption([pixels])[0])

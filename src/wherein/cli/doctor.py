@@ -25,6 +25,8 @@ LICENCES = {
     "wherein's own weights": "Apache-2.0",
     "object bank: Fluent emoji": "MIT",
     "object bank: Open Clip Art": "public domain",
+    "backgrounds: lomiri-wallpapers-16.04": "CC BY 4.0, CC0 1.0 (authors: wherein/synth/bank/NOTICE.md)",
+    "example photographs": "CC0 1.0, public domain (wherein/examples/LICENSES.md)",
 }
 
 

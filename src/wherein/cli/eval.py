@@ -4,9 +4,10 @@ Notable choices:
 - whatever can be wrong without the model is found before the model is loaded
 - the constant box `centre` is in every table: without it no figure says whether a method finds anything
 - with `--json out.json` every answer goes to out.records.jsonl at once: the same command continues after a crash
-- a bad record costs its image, not the run: the figures are of all other images, and the exit status is 2 at the end,
-  as that of `locate` after an image that could not be read. The records are then not closed, so that the same command
-  asks only about the images that were mended; an annotation file that changed is another data set
+- a bad record costs its image, not the run, and so does an image that a model cannot take: the figures are of all
+  other images, and the exit status is 2 at the end, as that of `locate` after an image that could not be read. The
+  records are then not closed, so that the same command asks only about the images that were mended; an annotation file
+  that changed is another data set
 """
 
 from __future__ import annotations
@@ -103,17 +104,12 @@ def evaluate(
     from wherein.segment import Segmenter as Sam
     from wherein.vlm import load_vlm
 
-    for name in method:
-        if name not in ("auto", *methods.names()):
-            raise InputError(f"There is no method {name!r}: choose auto, {', '.join(methods.names())}.")
-        methods.check_model(name, model)
+    wanted = _checked(method, model, adapter)
     run = Run(data, images, format, split, protocol, limit, seed, output, gallery, skip_bad)
+    sam = None if segmenter is None else Sam(segmenter, device)
     vlm = load_vlm(model, device, dtype, bits, size)
-    asked = _bound(vlm, method, adapter)
-    refined: list[Grounder] = []
-    if segmenter is not None:
-        sam = Sam(segmenter, device)
-        refined = [Refined(one, sam) for one in asked]
+    asked = _bound(vlm, wanted)
+    refined: list[Grounder] = [] if sam is None else [Refined(one, sam) for one in asked]
     constant = [] if any(one.name == BASELINE for one in asked) else [methods.create(BASELINE, vlm)]
     settings = {"adapter": adapter and fingerprint(adapter), "segmenter": segmenter}
     run.report(vlm, [*asked, *refined, *constant], settings)
@@ -232,14 +228,26 @@ def _check_outputs(path: Path | None, gallery: Path | None) -> None:
         pictures.check_folder(gallery if gallery.exists() else gallery.parent)
 
 
-def _bound(vlm: FrozenVLM, names: Sequence[str], adapter: str | None) -> list[Method]:
-    """The methods, each once, with the adapter where they load one."""
+def _checked(names: Sequence[str], model: str, adapter: str | None) -> dict[str, str | None]:
+    """The names of the methods, each once, with the adapter where they load one.
+
+    Raises InputError for a method or an adapter with which something is wrong whatever the model.
+    """
     from wherein import methods
 
-    wanted = list(dict.fromkeys(names))
-    if adapter is not None and not any(methods.takes_adapter(name, vlm) for name in wanted):
+    wanted = {name: adapter if methods.takes_adapter(name) else None for name in names}
+    if adapter is not None and all(own is None for own in wanted.values()):
         raise InputError(f"None of the methods {', '.join(names)} loads an adapter, but {adapter!r} was given.")
-    created = [methods.create(name, vlm, adapter if methods.takes_adapter(name, vlm) else None) for name in wanted]
+    for name, own in wanted.items():
+        methods.check(name, model, own)
+    return wanted
+
+
+def _bound(vlm: FrozenVLM, wanted: Mapping[str, str | None]) -> list[Method]:
+    """The methods with their adapters, each once though two names may stand for it."""
+    from wherein import methods
+
+    created = [methods.create(name, vlm, adapter) for name, adapter in wanted.items()]
     return list({method.name: method for method in created}.values())
 
 
@@ -261,9 +269,11 @@ def _ask(
 
 
 def fingerprint(adapter: str) -> str:
-    """Hash of an adapter's files; the name itself of one that is not on this machine's disk."""
+    """Hash of an adapter's own files, whatever lies beside them; the name itself of one that is not on this disk."""
+    from wherein.methods.adapter import FILES
+
     path = Path(adapter)
     if not path.exists():
         return adapter
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    files = [path] if path.is_file() else [path / name for name in FILES if (path / name).is_file()]
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()

@@ -19,7 +19,7 @@ from wherein.cli.job import Job, Pixels, print_json, printable
 from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Segmenter, Size
 from wherein.errors import ImageError, InputError
 from wherein.grounding import Grounding
-from wherein.locator import SCHEMA, Answer, Locator
+from wherein.locator import SCHEMA, Answer, Locator, check_every
 from wherein.phrases import check_phrases
 
 
@@ -61,10 +61,15 @@ def locate(
 
     def start() -> Callable[[Pixels], Answer]:
         """Load the model, once an image could be read."""
+        from wherein.methods import check
+
+        chosen = check(method, model, adapter)
+        if every:
+            check_every(chosen)
+        for wanted, what in ((mask and not segmenter, "mask"), (heatmap, "heatmap")):
+            if wanted and what not in chosen.gives:
+                raise InputError(f"The method {chosen.name} gives no {what}: use --method heads.")
         locator = Locator(model, method, adapter, device, dtype, bits, size, segmenter)
-        for wanted, what in ((mask, "mask"), (heatmap, "heatmap")):
-            if wanted and what not in locator.method.gives:
-                raise InputError(f"The method {locator.method.name} gives no {what}: use --method heads.")
         return lambda pixels: locator.locate(pixels, checked, every)
 
     for name, answer in job.answers(start):

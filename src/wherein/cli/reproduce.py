@@ -105,9 +105,7 @@ def pin(
 def heads(
     data: Sets,
     more: More = None,
-    table: Annotated[
-        str, typer.Option(help="rec, res or reasonseg; or k, criteria, sigma, kernel, reading.")
-    ] = "criteria",
+    table: Annotated[str, typer.Option(help="rec, res or reasonseg; or k, criteria, sigma, kernel, reading.")] = "rec",
     adapter: Adapter = None,
     segmenter: Segmenter = None,
     out: Out = Path("reproduced"),
@@ -133,6 +131,7 @@ def heads(
     from wherein.evaluation.heads_tables import HEADS_TABLES, OF_MASKS, check_segmenter, heads_table
     from wherein.evaluation.papers import HEADS
     from wherein.evaluation.reproduction import check_baseline, check_masks
+    from wherein.methods import check
     from wherein.segment import Segmenter as Sam
     from wherein.vlm import load_vlm
 
@@ -141,6 +140,7 @@ def heads(
     if HEADS.get(table):
         check_baseline(baseline, ("centre", *HEADS[table]))
     check_segmenter(table, segmenter)
+    check("heads", model, adapter)
     choice = Choice([*data, *(more or [])], images, split, format, protocol, limit)
     work = Work(choice, out / f"heads-{table}", baseline, seed, skip_bad)
     if table in OF_MASKS:

@@ -16,9 +16,16 @@ def train(
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
     images: Annotated[int, typer.Option(min=16, help="Composites to make (and encode once).")] = 6000,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Images a step, other than the preset's: more where a GPU has room.")
+        int | None, typer.Option(min=1, help="Images a step, other than the preset's: 12 of default, 64 of paper.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of composites, order and initialisation.")] = 0,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="Images run at once: a part of the batch, where memory is short.")
+    ] = None,
+    absent: Annotated[
+        bool | None,
+        typer.Option("--absent/--no-absent", help="Learn to say that a thing is not there; default: the preset's."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of composites, order and initialisation.")] = 0,
     rate: Annotated[
         float | None, typer.Option(min=1e-12, metavar="RATE", help="Peak learning rate other than the preset's.")
     ] = None,
@@ -77,6 +84,8 @@ def train(
         steps=steps,
         images=images,
         batch=batch,
+        at_once=at_once,
+        absent=absent,
         seed=seed,
         resume=resume,
         cache=cache or out / "cache",

@@ -70,9 +70,10 @@ def vqa(
     complaints = Complaints(lambda line: typer.echo(line, err=True))
     there = _there(read_vqa(questions, annotations, images, complaints), limit, complaints)
     _any(there, questions)
+    method = _inserting(model, adapter)
     vlm = load_vlm(model, device, dtype, bits, size)
     asked = [image for image in there if _askable(image, vlm, complaints)]
-    bind = cache(lambda: _inserted(vlm, adapter))
+    bind = cache(lambda: method(vlm, adapter))
     made_by = {
         **origin(vlm),
         "questions": hashlib.sha256(questions.read_bytes()).hexdigest(),  # the answers of people judge, nothing else
@@ -132,13 +133,13 @@ def _any(left: Sequence[object], questions: Path) -> None:
         raise InputError(f"No image of {questions} could be asked about.")
 
 
-def _inserted(vlm: FrozenVLM, adapter: str | None) -> Inserted:
-    """The method of the adapter, or the built-in PIN."""
-    from wherein.methods import create
+def _inserting(model: str, adapter: str | None) -> type[Inserted]:
+    """The method of the adapter, or PIN for the built-in one. Raises InputError for one that inserts nothing."""
+    from wherein.methods import check
     from wherein.methods.insert import Inserted
 
-    method = create("pin" if adapter is None else "auto", vlm, adapter)
-    if not isinstance(method, Inserted):
+    method = check("pin" if adapter is None else "auto", model, adapter)
+    if not issubclass(method, Inserted):
         raise InputError(f"The adapter {adapter} is for {method.name}, which inserts nothing, so it has no cost.")
     return method
 

@@ -14,6 +14,7 @@ from wherein.data.complaint import Complain
 from wherein.data.entry import Entry, shown
 from wherein.data.mask import Mask
 from wherein.errors import ImageError, InputError
+from wherein.geometry import area
 
 SLACK = 1
 """Pixels by which a box may hang over its image: data sets round, and some count pixels from 1."""
@@ -32,6 +33,11 @@ class LabelledBox(NamedTuple):
     box: NDArray[np.float64]
     mask: Mask | None = None
     where: str = ""
+
+    @property
+    def has_area(self) -> bool:
+        """Whether its box has any: people label lines and points, too, of which no answer can be learnt."""
+        return bool(area(self.box[None])[0] > 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,13 +88,14 @@ class Local:
         """The replies to questions about an image uint8[H, W, 3], which is encoded once."""
         start = perf_counter()
         pixels, frames = self._vlm.prepare([image])
-        with torch.inference_mode():
+        with self._vlm.lock, torch.inference_mode():
             prefix = self._vlm.prefix(self._vlm.features(pixels), frames, bare=True)
         for first in range(0, len(questions), BATCH):
             chosen = questions[first : first + BATCH]
             closing = self._vlm.closing
             prompts = [text + closing if closing else BARE.format(text) for text in chosen]
-            texts = self._vlm.continue_text(prefix, [0] * len(prompts), prompts, self._tokens)
+            with self._vlm.lock:
+                replies = self._vlm.say(prefix, [0] * len(prompts), prompts, self._tokens)
             seconds, start = (perf_counter() - start) / len(chosen), perf_counter()
-            for text in texts:
-                yield Reply(text, seconds)
+            for reply in replies:
+                yield Reply(reply.text, seconds, cut=not reply.ended)

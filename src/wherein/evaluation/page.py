@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from wherein import pictures
-from wherein.evaluation.report import write_json, write_text
+from wherein.evaluation.report import write_json
+from wherein.journal import write_text
 
 LABELS = {
     "miou": "mIoU",
@@ -33,8 +34,8 @@ def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
     """
     paths = [folder / f"table.{suffix}" for suffix in ("json", "csv", "md", "png")]
     write_json(dict(results), paths[0])
-    write_text(to_csv(results), paths[1])
-    write_text(to_markdown(results), paths[2])
+    write_text(paths[1], to_csv(results))
+    write_text(paths[2], to_markdown(results))
     pictures.write(paths[3], _plot(results))
     return paths
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from wherein import images
 from wherein.boxforms import Convention, written
 from wherein.data import Complain, Sample, refuse
-from wherein.errors import InputError
+from wherein.errors import ImageError, InputError
 from wherein.evaluation.answers import VERDICTS, Reading, read, settle, verdict
 from wherein.evaluation.asking import Asker, question
 from wherein.evaluation.protocols import run
@@ -76,7 +76,7 @@ class Probe:
         complain: Complain = refuse,
     ) -> None:
         """`prompts` are names out of `asking.PROMPTS`, each once. Left out is an image that cannot be read, that has
-        not the size its annotation states, or with a phrase for which the model cannot be asked.
+        not the size its annotation states, that the model cannot take, or with a phrase for which it cannot be asked.
 
         Raises:
             InputError: no image remains; or, as `complain` decides, one is left out.
@@ -85,7 +85,8 @@ class Probe:
         askable = {sample.name: sample for sample in samples if _askable(sample, asker, complain)}
         constant = Centre(cast(FrozenVLM, None))  # it looks at no model
         measured = run(askable.values(), [constant], Journal(None, {}), complain)
-        self._images = [(askable[outcome.image], outcome) for (outcome,) in measured]
+        there = [(askable[outcome.image], outcome) for (outcome,) in measured]
+        self._images = [one for one in there if _takes(asker, *one, complain)]
         if not self._images:
             raise InputError("No image is left to ask about.")
 
@@ -235,6 +236,16 @@ def _askable(sample: Sample, asker: Asker, complain: Complain) -> bool:
             asker.check_phrase(phrase)
     except InputError as error:
         complain(InputError(f"{sample.where or sample.path}: {error}"))
+        return False
+    return True
+
+
+def _takes(asker: Asker, sample: Sample, constant: Outcome, complain: Complain) -> bool:
+    """Whether the model can be shown an image of this size; `complain` is told if it cannot."""
+    try:
+        asker.frame_of(constant.width, constant.height)
+    except ImageError as error:
+        complain(ImageError(f"{sample.where or sample.path}: {error}"))
         return False
     return True
 

@@ -1,7 +1,6 @@
 """An evaluation's outcomes as figures: JSON for machines, a table for people, Markdown for documents."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wherein import calibration
-from wherein.errors import InputError
 from wherein.evaluation import bootstrap, metrics
 from wherein.evaluation.records import Outcome
+from wherein.journal import write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,22 +125,7 @@ def summarise(
 
 def write_json(results: dict[str, Any], path: Path) -> None:
     """Write results to a file, as `write_text` does."""
-    write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", path)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a file at once: whoever reads it finds the old content or the new one, never a part.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"Cannot write the results to {path}: {error.strerror or error}.") from error
+    write_text(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
 def to_table(results: dict[str, Any]) -> "Table":

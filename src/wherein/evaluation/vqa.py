@@ -87,8 +87,8 @@ def run(
 ) -> Iterator[Answered]:
     """Ask every question with the insert off and on; yields image by image. What the transcript holds is not asked.
 
-    `bind` makes the method; it is called when the untouched model has been looked at once. An image that cannot be read
-    is left out.
+    `bind` makes the method; it is called when the untouched model has been looked at once. An image that cannot be
+    read, or that the model cannot take, is left out.
 
     Raises:
         InputError: as `complain` decides, an image is left out; also whatever `bind` raises.
@@ -97,11 +97,10 @@ def run(
     for image in asked:
         if image.name not in transcript.answered:
             try:
-                loaded = images.load(image.path)
+                pixels, frames = vlm.prepare([images.load(image.path)])
             except ImageError as error:
                 complain(ImageError(f"{image.where}: {error}"))
                 continue
-            pixels, frames = vlm.prepare([loaded])
             base = _behind(vlm, pixels, frames)
             method = method or bind()
             on = _under(method, pixels, frames, image.questions)

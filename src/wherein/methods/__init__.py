@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,9 +10,10 @@ from wherein.errors import AdapterError, InputError
 from wherein.methods import cam, centre, coop, heads, in_context, lora, pin, pixel, text, vpt  # noqa: F401  (each registers itself)
 from wherein.methods.adapter import method_of
 from wherein.methods.base import REGISTRY, Method
+from wherein.vlm import best_method
 from wherein.vlm.base import FrozenVLM
 
-__all__ = ["Method", "check_model", "create", "names", "takes_adapter"]
+__all__ = ["Method", "check", "create", "names", "takes_adapter"]
 
 
 def names() -> list[str]:
@@ -19,11 +21,23 @@ def names() -> list[str]:
     return sorted(REGISTRY)
 
 
-def check_model(name: str, model: str) -> None:
-    """Raise InputError where the method called `name` reads a part that only the built-in model has and `model`, as
-    `load_vlm` takes it, is another: before that is loaded."""
-    if model != "default" and name in REGISTRY and REGISTRY[name].built_in_only:
-        raise InputError(f"The method {name} works on the built-in model alone, not on {model!r}: leave the model out.")
+def check(name: str, model: str, adapter: str | Path | None = None) -> type[Method]:
+    """What `create` would bind to the model called `model`, as by `load_vlm`: for all that is wrong with a method or an
+    adapter by itself to be found before a model is loaded.
+
+    Raises InputError and AdapterError as `create` does, except that whether an adapter fits the model is not known
+    here; and InputError where "auto" is to be the best on a model that there is not.
+    """
+    method = _class(name, adapter, lambda: best_method(model))
+    if method.built_in_only and model != "default":
+        raise InputError(
+            f"The method {method.name} works on the built-in model alone, not on {model!r}: leave the model out."
+        )
+    if adapter is not None and (made_for := method_of(adapter)) != method.name:
+        raise AdapterError(
+            f"The adapter {adapter} was made for the method {made_for!r}, but here it is {method.name!r}."
+        )
+    return method
 
 
 def create(name: str, vlm: FrozenVLM, adapter: str | Path | None = None) -> Method:
@@ -33,29 +47,34 @@ def create(name: str, vlm: FrozenVLM, adapter: str | Path | None = None) -> Meth
     name, a method that has nothing to load and one that does not work on this model; AdapterError for an adapter that
     does not fit.
     """
-    method: Any = _class(name, vlm) if name != "auto" or adapter is None else _class_for(adapter)
-    if method.takes_adapter:
-        return cast(Method, method(vlm, adapter))
-    if adapter is not None:
-        raise InputError(
-            f"The method {method.name} has nothing to load, but the adapter {str(adapter)!r} was given: leave it out."
-        )
-    return cast(Method, method(vlm))
+    method: Any = _class(name, adapter, lambda: vlm.best_method)
+    return cast(Method, method(vlm, adapter) if method.takes_adapter else method(vlm))
 
 
-def takes_adapter(name: str, vlm: FrozenVLM) -> bool:
+def takes_adapter(name: str) -> bool:
     """Whether the method called `name` loads an adapter; "auto" does, since it is then what the adapter is for.
 
     Raises InputError for an unknown name.
     """
-    return name == "auto" or _class(name, vlm).takes_adapter
+    return name == "auto" or _known(name).takes_adapter
 
 
-def _class(name: str, vlm: FrozenVLM) -> type[Method]:
-    chosen = vlm.best_method if name == "auto" else name
-    if chosen not in REGISTRY:
+def _class(name: str, adapter: str | Path | None, best: Callable[[], str]) -> type[Method]:
+    """The method called `name`; "auto" is the one `adapter` is for, else the `best`."""
+    if name == "auto" and adapter is not None:
+        return _class_for(adapter)
+    method = _known(best() if name == "auto" else name)
+    if adapter is not None and not method.takes_adapter:
+        raise InputError(
+            f"The method {method.name} has nothing to load, but the adapter {str(adapter)!r} was given: leave it out."
+        )
+    return method
+
+
+def _known(name: str) -> type[Method]:
+    if name not in REGISTRY:
         raise InputError(f"There is no method {name!r}: choose auto, {', '.join(names())}.")
-    return REGISTRY[chosen]
+    return REGISTRY[name]
 
 
 def _class_for(adapter: str | Path) -> type[Method]:

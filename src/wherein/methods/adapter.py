@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wherein.errors import AdapterError
+from wherein.journal import write_text
 from wherein.vlm.base import FrozenVLM
 
 CONFIG, WEIGHTS, CARD = FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md")
@@ -65,11 +66,7 @@ def save_file_only(
 ) -> Path:
     """Write the adapter of a method without weights as one JSON file, at once; `found` tells how it was come by."""
     target = Path(path)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    part.write_text(
-        json.dumps({**_about(method, vlm, config), "found": dict(found)}, indent=2) + "\n", encoding="utf-8"
-    )
-    os.replace(part, target)
+    write_text(target, json.dumps({**_about(method, vlm, config), "found": dict(found)}, indent=2) + "\n")
     return target
 
 

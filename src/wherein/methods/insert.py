@@ -41,7 +41,8 @@ class InsertConfig:
     """Settings that every insert has; saved as JSON beside its weights.
 
     codec: how boxes are written · beams: of the search for the answer, 1 is greedy (3 and 5 as released with PIN) ·
-    absent_scale, absent_shift: calibration of the absent probability, p = sigmoid(scale * logit + shift).
+    absent_scale, absent_shift: calibration of the absent probability, p = sigmoid(scale * logit + shift); a scale of 0:
+    the insert has never been asked for what is not there, and says nothing of it.
     """
 
     codec: str = "grid16"
@@ -184,7 +185,7 @@ class Inserted(Method):
         for phrase, answer in zip(phrases, written, strict=True):
             reading = read(answer, CODECS[self.config.codec], frame.model_width, frame.model_height)
             missing = self.absent_probability(answer)
-            gone = absent and missing >= 0.5
+            gone = absent and missing is not None and missing >= 0.5
             groundings.append(
                 Grounding(
                     phrase,
@@ -199,9 +200,11 @@ class Inserted(Method):
             )
         return groundings
 
-    def absent_probability(self, answer: Written) -> float:
-        """The calibrated probability that the phrase is not in the picture."""
+    def absent_probability(self, answer: Written) -> float | None:
+        """The calibrated probability that the phrase is not in the picture; None: the insert has not learnt it."""
         assert answer.refusal is not None
+        if not self.config.absent_scale:
+            return None
         p = min(max(answer.refusal, 1e-9), 1 - 1e-9)
         logit = math.log(p / (1 - p))
         return float(expit(self.config.absent_scale * logit + self.config.absent_shift))

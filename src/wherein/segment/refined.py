@@ -48,7 +48,8 @@ class Refined:
         passes as it is, and where there is no other, the segmenter does not run.
 
         Raises:
-            InputError: the prompt needs a heat map and the method gives none, or the image is too long and thin.
+            InputError: the prompt needs a heat map and the method gives none.
+            ImageError: the image is too long and thin for the segmenter, or for the method's model.
         """
         groundings = self.method.ground(image, phrases, absent, every)
         if not any(_has_boxes(grounding) for grounding in groundings):

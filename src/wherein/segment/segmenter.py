@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from wherein import geometry
 from wherein.checkpoints import configuration, device_for, reading
-from wherein.errors import InputError
+from wherein.errors import ImageError, InputError
 from wherein.geometry import Boxes, Frame
 
 PROMPTS = ("box", "box+points", "box+mask")
@@ -104,8 +104,9 @@ class Segmenter:
             bool[K, H, W], the masks, and float64[K], the IoU that the segmenter expects of each.
 
         Raises:
-            InputError: there is no such prompt, it needs a heat map and none was given, the map or a box is unusable,
-                or the image is too long and thin.
+            InputError: there is no such prompt, it needs a heat map and none was given, or the map or a box is
+                unusable.
+            ImageError: the image is too long and thin.
         """
         check_prompt(prompt)
         _check_heat(prompt, heat)
@@ -115,12 +116,12 @@ class Segmenter:
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8]) -> Encoded:
-        """Run the image encoder on uint8[H, W, 3]. Raises InputError: the image is too long and thin."""
+        """Run the image encoder on uint8[H, W, 3]. Raises ImageError: the image is too long and thin."""
         height, width = image.shape[:2]
         try:
             inputs = self._images(Image.fromarray(image), return_tensors="pt")
         except ValueError as error:
-            raise InputError(
+            raise ImageError(
                 f"An image of {width} x {height} pixels is too long and thin for {self.name} ({error}): crop or pad it."
             ) from error
         pixels = inputs["pixel_values"]

@@ -14,9 +14,8 @@ import numpy as np
 
 from wherein import images
 from wherein.errors import ImageError, InputError
-from wherein.journal import Journal, stamp_of
+from wherein.journal import Journal, stamp_of, write_text
 from wherein.synth.backgrounds import IMAGE_SUFFIXES
-from wherein.synth.choosing import write_text
 from wherein.synth.clip import Clip, description
 
 _SCORES = "scores.jsonl"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from wherein import images
 from wherein.errors import InputError
+from wherein.synth.fingerprint import fingerprint
 from wherein.synth.picture_cache import PictureCache
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -38,6 +39,11 @@ class Backgrounds:
     def count(self) -> int:
         """Pictures behind it, 0 when they are made up."""
         return len(self.sources)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of every picture, in order; reads them all. Raises ImageError for one that is gone."""
+        return fingerprint(("", source) for source in self.sources)
 
     @classmethod
     def load(cls) -> Backgrounds:

@@ -6,12 +6,11 @@ A class whose best picture is poor still keeps its best ones: its bar is min(min
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wherein.errors import InputError
+from wherein.journal import write_text
 from wherein.synth.making import Outcome
 from wherein.synth.objects import INDEX
 
@@ -94,17 +93,3 @@ def write_index(chosen: Sequence[Chosen], out: Path) -> int:
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     write_text(out / INDEX, f"[\n{lines}\n]\n")
     return len(rows)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. Raises InputError: it cannot be written.
-
-    A byte of a file's name that is not UTF-8 (a lone surrogate) is written as an escape, which JSON reads back.
-    """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error

@@ -10,7 +10,8 @@ from typing import Any
 
 from wherein import pictures
 from wherein.errors import InputError
-from wherein.synth.choosing import Chosen, Rule, choose, write_index, write_text
+from wherein.journal import write_text
+from wherein.synth.choosing import Chosen, Rule, choose, write_index
 from wherein.synth.contact_sheet import sheet
 from wherein.synth.holdout import category_of
 from wherein.synth.making import Outcome

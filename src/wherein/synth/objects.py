@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wherein import images
 from wherein.errors import ImageError, InputError
+from wherein.synth.fingerprint import fingerprint
 from wherein.synth.names import tidy
 
 IMAGE_SUFFIXES = (".webp", ".png")
@@ -110,15 +111,16 @@ class ObjectBank:
         counts = Counter(cutout.licence for cutout in self._cutouts)
         return ", ".join(f"{count} {licence}" for licence, count in counts.most_common())
 
+    @property
+    def fingerprint(self) -> str:
+        """Of every cut-out's name and picture, in order; reads them all. Raises ImageError for one that is gone."""
+        return fingerprint((cutout.name, cutout.encoded) for cutout in self._cutouts)
+
     def indices(self, name: str) -> list[int]:
         """Positions in the bank of the cut-outs called `name`. Raises InputError for a name that is not in the bank."""
         if name not in self._groups:
             raise InputError(f"The object bank has no {name!r}: see ObjectBank.names for the {len(self._names)} names.")
         return self._groups[name]
-
-    def by_name(self, name: str) -> tuple[Cutout, ...]:
-        """The cut-outs called `name`. Raises InputError for a name that is not in the bank."""
-        return tuple(self._cutouts[index] for index in self.indices(name))
 
     def keep(self, wanted: Callable[[Cutout], bool]) -> ObjectBank:
         """A bank of the cut-outs for which `wanted` is true."""

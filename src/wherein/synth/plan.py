@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -14,7 +13,7 @@ import numpy as np
 import PIL
 
 from wherein import images
-from wherein.errors import ImageError, InputError
+from wherein.errors import InputError
 from wherein.synth.backgrounds import Backgrounds
 from wherein.synth.compose import compose
 from wherein.synth.holdout import is_held_out
@@ -99,9 +98,7 @@ class Plan:
         Raises:
             ImageError: a picture cannot be read.
         """
-        cutouts = ((cutout.name, cutout.encoded) for cutout in scenes.bank)
-        grounds = (("", source) for source in scenes.grounds.sources)
-        made_of = {"objects": _fingerprint(cutouts), "backgrounds": _fingerprint(grounds)}
+        made_of = {"objects": scenes.bank.fingerprint, "backgrounds": scenes.grounds.fingerprint}
         made_by = {"pillow": PIL.__version__, "numpy": np.__version__}
         return {**asdict(self), **made_of, **made_by, "names": scenes.bank.names}
 
@@ -142,18 +139,6 @@ def _bank(folder: Path | None) -> ObjectBank:
                     f"{below} holds no .png or .webp file: give that name a cut-out, or remove the folder."
                 )
     return bank
-
-
-def _fingerprint(pictures: Iterator[tuple[str, bytes | Path]]) -> str:
-    """Of names and contents, in their order."""
-    digest = hashlib.sha256()
-    try:
-        for name, source in pictures:
-            content = source if isinstance(source, bytes) else source.read_bytes()
-            digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\0".encode())
-    except OSError as error:
-        raise ImageError(f"{error.filename} cannot be read: {error.strerror}.") from error
-    return digest.hexdigest()[:16]
 
 
 def _complaint(use: Callable[[], object]) -> str | None:

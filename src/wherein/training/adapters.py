@@ -11,17 +11,18 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import logit
 
+from wherein.errors import InputError
 from wherein.methods import adapter
 from wherein.methods.base import REGISTRY
 from wherein.methods.insert import Inserted
-from wherein.training.boxes import RECIPES, BoxTask
+from wherein.training.boxes import RECIPES, BoxTask, Recipe
 from wherein.training.processes import Processes
 from wherein.training.sources import sources
 from wherein.training.store import FeatureStore
-from wherein.training.trainer import TrainConfig, fit
+from wherein.training.trainer import TrainConfig, fit, tensorboard
 
 HELD_OUT = 160  # composites of held-out categories for validation and calibration
-NEVER = (0.0, -20.0, 0.5)  # calibration of an insert that was never asked for what is not there: nothing is absent
+NEVER = (0.0, 0.0, 0.5)  # calibration of an insert that was never asked for what is not there, and its accuracy
 
 
 def trainable() -> list[str]:
@@ -43,6 +44,8 @@ def train(
     steps: int,
     images: int,
     batch: int | None,
+    at_once: int | None = None,
+    absent: bool | None = None,
     seed: int,
     resume: bool,
     cache: Path,
@@ -54,15 +57,21 @@ def train(
     """Train, calibrate and save an adapter in `out`; returns its figures on held-out composites (of several processes,
     the first alone saves and measures).
 
-    `keep_held_out`: paste the categories of COCO and VOC, too, for a user who evaluates elsewhere.
+    `batch` images are a step, `at_once` of them at a time where not all fit; `absent`: whether it learns to say that a
+    thing is not there; None: as the preset has it. `keep_held_out`: paste the categories of COCO and VOC, too, for a
+    user who evaluates elsewhere.
+
+    Raises InputError for what cannot be trained, before anything is encoded.
     """
     from wherein.vlm import load_vlm
 
+    tensorboard()
     began, processes = time.time(), Processes()
     vlm = load_vlm(model, device, dtype, bits, size)
     preset = ("default" if vlm.keeps_cells else "paper") if preset == "auto" else preset
     recipe, kind = RECIPES[preset], REGISTRY[method]
-    recipe = recipe if batch is None else replace(recipe, batch=batch)
+    recipe = replace(recipe, batch=batch or recipe.batch, absent=recipe.absent if absent is None else absent)
+    recipe, batches = split(recipe, at_once)
     assert issubclass(kind, Inserted)
     torch.manual_seed(seed)
     insert = kind.begin(vlm, preset)
@@ -71,9 +80,11 @@ def train(
         train_store = FeatureStore(cache, vlm, found.train, found.images, {**found.about, "split": "train"}).build()
         held_out = FeatureStore(cache, vlm, found.held_out, HELD_OUT, {**found.about, "split": "held out"}).build()
     task = BoxTask(vlm, insert, recipe, train_store, held_out, found.names, seed)
-    schedule = TrainConfig(steps, kind.rates[preset] if rate is None else rate, final=recipe.final, seed=seed)
+    rate = kind.rates[preset] if rate is None else rate
+    schedule = TrainConfig(steps, rate, final=recipe.final, batches=batches, seed=seed)
     public = {key: value.name if isinstance(value, Path) else value for key, value in found.about.items()}
-    settings = {"method": method, "preset": preset, "images": found.images, "batch": recipe.batch, **public}
+    settings = {"method": method, "preset": preset, "images": found.images, **public}
+    settings |= {"batch": recipe.batch, "absent": recipe.absent}
     figures = fit(task, schedule, out, resume, settings)
     if not processes.first:
         return figures
@@ -89,6 +100,17 @@ def train(
         card(method, vlm.name, public, found.licences, schedule, figures, time.time() - began),
     )
     return figures
+
+
+def split(recipe: Recipe, at_once: int | None) -> tuple[Recipe, int]:
+    """The recipe for so many of its images at once, and how many such batches a step then has.
+
+    Raises InputError where the batch is no multiple of that.
+    """
+    at_once = at_once or recipe.batch
+    if recipe.batch % at_once:
+        raise InputError(f"A batch of {recipe.batch} images does not come in parts of {at_once}: change one of them.")
+    return replace(recipe, batch=at_once), recipe.batch // at_once
 
 
 @torch.inference_mode()

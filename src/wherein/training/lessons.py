@@ -24,7 +24,6 @@ from wherein import images
 from wherein.data import Captioned, LabelledBox, Narrative, Sample
 from wherein.data.mask import NeedsExtra
 from wherein.errors import InputError
-from wherein.geometry import area
 from wherein.methods.pixel import traces
 from wherein.methods.pixel.reader import CAPTION, REFER, REGION
 from wherein.methods.pixel.scenes import Scene
@@ -172,7 +171,7 @@ class Regions:
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         """Boxes that hold nothing are left out. Raises InputError where there is no region."""
-        kept = (replace(one, objects=tuple(thing for thing in one.objects if _holds(thing))) for one in samples)
+        kept = (replace(one, objects=tuple(thing for thing in one.objects if thing.has_area)) for one in samples)
         self._images = _some([one for one in kept if one.objects], "regions")
 
     def __len__(self) -> int:
@@ -249,7 +248,7 @@ def _meant(sample: Sample, masks: bool) -> Iterator[LabelledBox]:
     for thing in sample.objects:
         boxes[thing.phrase].add(tuple(thing.box.tolist()))
     for thing in sample.objects:
-        if len(boxes[thing.phrase]) == 1 and _holds(thing) and (thing.mask is not None or not masks):
+        if len(boxes[thing.phrase]) == 1 and thing.has_area and (thing.mask is not None or not masks):
             yield thing
 
 
@@ -264,10 +263,6 @@ def _fits(sample: Sample, thing: LabelledBox, width: int, height: int) -> bool:
     except InputError:
         return False
     return True
-
-
-def _holds(thing: LabelledBox) -> bool:
-    return bool(area(thing.box[None])[0] > 0)
 
 
 def _some(found: list[T], what: str) -> list[T]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wherein import images as pictures
 from wherein.data import Sample
 from wherein.errors import InputError
 from wherein.phrases import check_phrases
@@ -53,7 +52,7 @@ def labelled(samples: Sequence[Sample], name: str, images: int, seed: int) -> Pa
     def source(i: int) -> Labelled:
         """Image `i` and its phrases."""
         objects = {thing.phrase: thing.box for thing in reversed(kept[i].objects)}  # of a phrase, its first box
-        return Labelled(pictures.load(kept[i].path), tuple(objects.items()))
+        return Labelled(kept[i].load(), tuple(objects.items()))
 
     seen = [
         (sample.name, sample.path.stat().st_size, [(o.phrase, o.box.tolist()) for o in sample.objects])

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from wherein import images as pictures
 from wherein.data import read_coco
 from wherein.errors import InputError
 from wherein.synth import AUGMENTED, Backgrounds, ComposeConfig, ObjectBank, Shards, compose, is_held_out
 from wherein.synth.shards import SHARD_INDEX
 from wherein.training.store import Labelled, Source
 
+ANNOTATIONS = "annotations.json"
 HELD_OUT_SEED = 1_000_003  # beside the seed of training, so that no image of one is an image of the other
 
 
@@ -56,8 +56,7 @@ def sources(
     grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
     about: dict[str, Any] = {
         "seed": seed,
-        "objects": len(bank),
-        "backgrounds": backgrounds,
+        **drawn_from(bank, grounds),
         "composites": composites,
         "min_objects": min_objects,
         **({"keep_held_out": True} if keep_held_out else {}),
@@ -71,6 +70,14 @@ def sources(
     kept = bank if keep_held_out else bank.without(is_held_out)
     source = composed(kept, grounds, side, seed, replace(AUGMENTED, min_objects=min_objects))
     return Sources(source, images, kept.names, held_out, other.names, about, kept.licences)
+
+
+def drawn_from(bank: ObjectBank, grounds: Backgrounds) -> dict[str, str]:
+    """What composites are made of, for people and for caches: another picture is another cache."""
+    return {
+        "objects": f"{len(bank)} cut-outs ({bank.fingerprint})",
+        "backgrounds": f"{grounds.count} pictures ({grounds.fingerprint})",
+    }
 
 
 def composed(bank: ObjectBank, grounds: Backgrounds, side: int, seed: int, config: ComposeConfig) -> Source:
@@ -90,13 +97,15 @@ def labelled(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
     many, names)."""
     if (folder / SHARD_INDEX).is_file():
         return stored(folder)
-    samples = [sample for sample in read_coco(folder / "annotations.json", folder / "images") if sample.objects]
+    read = read_coco(folder / ANNOTATIONS, folder / "images")
+    every = (replace(one, objects=tuple(thing for thing in one.objects if thing.has_area)) for one in read)
+    samples = [sample for sample in every if sample.objects]
     if not samples:
         raise InputError(f"{folder} holds no labelled image: expected annotations.json in COCO format and images/.")
 
     def source(i: int) -> Labelled:
         """Sample `i` of the folder."""
-        image = pictures.load(samples[i].path)
+        image = samples[i].load()
         return Labelled(image, tuple((thing.phrase, thing.box) for thing in samples[i].objects))
 
     return source, len(samples), tuple(sorted({thing.phrase for sample in samples for thing in sample.objects}))
@@ -120,6 +129,6 @@ def stored(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
 def _kept_with(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """What is to be known of composites of the user's: which they are, where that is written, and whether categories of
     COCO and VOC are among them."""
-    index = folder / SHARD_INDEX
-    digest = {"shards": sha256(index.read_bytes()).hexdigest()[:16]} if index.is_file() else {}
-    return {**digest, **({"keep_held_out": True} if any(map(is_held_out, names)) else {})}
+    listed = next(file for file in (folder / SHARD_INDEX, folder / ANNOTATIONS) if file.is_file())
+    digest = sha256(listed.read_bytes()).hexdigest()[:16]
+    return {"listed": digest, **({"keep_held_out": True} if any(map(is_held_out, names)) else {})}

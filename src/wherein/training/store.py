@@ -98,7 +98,7 @@ class FeatureStore:
             for image, frame in zip(images, frames, strict=True):
                 facts.append([(name, frame.to_model(box[None])[0].tolist()) for name, box in image.objects])
                 absent.append(image.absent)
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # another run may write the same shard
         save_file(
             {"x_v": torch.cat(tensors)},
             temporary,

@@ -32,7 +32,8 @@ CHECKPOINT = "checkpoint-"
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and how fast: steps, peak learning rate, linear warm-up, final share of the rate (1: constant),
-    decoupled weight decay, and how often, in steps, held-out data is measured and a checkpoint written."""
+    decoupled weight decay, how often, in steps, held-out data is measured and a checkpoint written, and of how many
+    batches, one after the other, the gradients of a step are averaged: what a batch so many times as large gives."""
 
     steps: int
     learning_rate: float = 1e-3
@@ -41,6 +42,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     evaluate_every: int = 150
     save_every: int = 50
+    batches: int = 1
     seed: int = 0
 
     def rate(self, step: int) -> float:
@@ -79,10 +81,10 @@ def fit(
     `about`: what else must be the same for a run to go on (method, data), JSON-ready. `pace`: how many times the
     learning rate a parameter of this name takes.
 
-    Raises InputError when `out` holds an unfinished run and `resume` is not set, or a run of other settings.
+    Raises InputError when `out` holds an unfinished run and `resume` is not set, or a run of other settings, and
+    without TensorBoard.
     """
-    from torch.utils.tensorboard import SummaryWriter
-
+    board = tensorboard()
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in task.module.named_parameters():
         groups.setdefault(pace(name), []).append(parameter)
@@ -109,7 +111,7 @@ def fit(
         console=Console(stderr=True),
         disable=not processes.first,
     )
-    writing: Any = SummaryWriter(str(out / "tensorboard"), purge_step=first) if processes.first else nullcontext()
+    writing: Any = board(str(out / "tensorboard"), purge_step=first) if processes.first else nullcontext()
     with bar, writing as writer:
         line = bar.add_task("training", total=config.steps, completed=first)
         for step in range(first, config.steps):
@@ -131,18 +133,31 @@ def fit(
     return {"loss": sum(recent) / len(recent), **figures}
 
 
+def tensorboard() -> Any:
+    """What writes TensorBoard's logs. Raises InputError where it is not installed: ask before hours of encoding."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("Training needs TensorBoard: run pip install wherein[train].") from error
+    return SummaryWriter
+
+
 def _step(task: Task, optimiser: torch.optim.AdamW, config: TrainConfig, step: int, processes: Processes) -> float:
     """One update; returns the loss."""
     for group in optimiser.param_groups:
         group["lr"] = config.rate(step) * group["pace"]
-    loss = task.loss(step * processes.count + processes.rank, config.steps * processes.count)
-    loss.backward()  # type: ignore[no-untyped-call]
+    losses, runs = list[Tensor](), config.batches * processes.count
+    for run in range(config.batches):
+        number = step * runs + processes.rank * config.batches + run
+        loss = task.loss(number, config.steps * runs) / config.batches
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
     processes.average(list(task.module.parameters()))
     if not nn.utils.clip_grad_norm_(task.module.parameters(), 1.0).isfinite():
         raise InputError(f"Training fell apart at step {step}: start anew with a lower rate, or go on with --resume.")
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return float(processes.mean(loss.detach()))
+    return float(processes.mean(torch.stack(losses).sum()))
 
 
 def _log(out: Path, row: Mapping[str, float]) -> None:

@@ -10,7 +10,22 @@ from wherein.errors import InputError
 if TYPE_CHECKING:
     from wherein.vlm.base import FrozenVLM
 
-__all__ = ["load_vlm"]
+__all__ = ["best_method", "load_vlm"]
+
+
+def best_method(name: str = "default") -> str:
+    """The name of the method that measured best on a model called `name`, as by `load_vlm`, without loading it.
+
+    Raises:
+        InputError: there is no such model, or its family is not served.
+    """
+    if name == "default":
+        from wherein.vlm.default import DefaultVLM
+
+        return DefaultVLM.best_method
+    from wherein.vlm.loading import class_of
+
+    return class_of(name).best_method
 
 
 def load_vlm(

@@ -10,12 +10,10 @@ in for pixels: an image is encoded once, however often it is asked about.
 from __future__ import annotations
 
 import hashlib
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,7 @@ from wherein.boxtext import Grammar
 from wherein.errors import InputError
 from wherein.geometry import Frame
 from wherein.vlm.branches import Branch, lay_out
-from wherein.vlm.decoding import Written, search, write, write_freely
+from wherein.vlm.decoding import Said, Written, search, write, write_freely
 from wherein.vlm.mixing import Mixing
 from wherein.vlm.prefix import Continuation, Prefix
 from wherein.vlm.seams import Seams
@@ -189,10 +187,10 @@ class FrozenVLM(ABC):
         """
         raise InputError(f"{self.name} mixes no cells: each image token stands for its own.")
 
-    @cached_property
+    @property
     def lock(self) -> AbstractContextManager[Any]:
-        """To be held while a forward pass runs with something of the model switched: one thread at a time."""
-        return threading.RLock()
+        """To be held while a forward pass runs, as something of the model may be switched: one thread at a time."""
+        return self.seams.lock
 
     @property
     def closing(self) -> str:
@@ -332,7 +330,6 @@ class FrozenVLM(ABC):
         each = zip(rows, ids, strict=True)
         return [search(self.tokenizer, prefix, row, prompt, grammar, rival, beams) for row, prompt in each]
 
-    @torch.inference_mode()
     def continue_text(
         self, prefix: Prefix, rows: Sequence[int], prompts: Sequence[str], most: int, stop: str = ""
     ) -> list[str]:
@@ -340,9 +337,15 @@ class FrozenVLM(ABC):
 
         A text ends where the model ends it, or before a token of `stop`.
         """
+        return [said.text for said in self.say(prefix, rows, prompts, most, stop)]
+
+    @torch.inference_mode()
+    def say(self, prefix: Prefix, rows: Sequence[int], prompts: Sequence[str], most: int, stop: str = "") -> list[Said]:
+        """The texts of `continue_text`, and which of them came to an end."""
         ends = [*self._ends(), *self.encode(stop)]
-        ids = write_freely(prefix, rows, [self.encode(prompt) for prompt in prompts], most, ends)
-        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        written = write_freely(prefix, rows, [self.encode(prompt) for prompt in prompts], most, ends)
+        texts = self.tokenizer.batch_decode([ids for ids, _ in written], skip_special_tokens=True)
+        return [Said(text.strip(), ended) for text, (_, ended) in zip(texts, written, strict=True)]
 
     @torch.inference_mode()
     def caption(self, images: Sequence[NDArray[np.uint8]], max_tokens: int = 40) -> list[str]:
@@ -350,8 +353,9 @@ class FrozenVLM(ABC):
         captions = []
         for image in images:
             pixels, frames = self.prepare([image])
-            prefix = self.prefix(self.features(pixels), frames)
-            captions += self.continue_text(prefix, [0], [self.caption_prompt], max_tokens)
+            with self.lock:
+                prefix = self.prefix(self.features(pixels), frames)
+                captions += self.continue_text(prefix, [0], [self.caption_prompt], max_tokens)
         return captions
 
     def _ends(self) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,6 +46,13 @@ class Written:
     refusal: float | None = None
 
 
+class Said(NamedTuple):
+    """What a model freely wrote, and whether it came to an end of its own or was cut off."""
+
+    text: str
+    ended: bool
+
+
 def write(
     tokenizer: Any,
     prefix: Prefix,
@@ -58,9 +65,9 @@ def write(
 
     `refusal` is the first token of a text outside the grammar: how likely it is, against an answer, is told.
     """
-    if prefix.position is None and len(rows) > 1:
-        each = zip(rows, prompts, strict=True)
-        return [write(tokenizer, prefix, [row], [prompt], grammar, refusal)[0] for row, prompt in each]
+    if len(parts := prefix.parts(len(rows))) > 1:
+        some = ((rows[part], prompts[part]) for part in parts)
+        return [answer for each in some for answer in write(tokenizer, prefix, *each, grammar, refusal)]
     constraint = TokenConstraint(tokenizer, grammar)
     continuation = Continuation(prefix, rows)
     answers, logits = _begin(continuation, prompts, constraint, refusal)
@@ -133,25 +140,25 @@ def _begin(
 
 def write_freely(
     prefix: Prefix, rows: Sequence[int], prompts: Sequence[Sequence[int]], most: int, end: Sequence[int]
-) -> list[list[int]]:
-    """Greedy free continuations of `prompts[b]` about image `rows[b]`: up to `most` token ids, none of `end`."""
-    if prefix.position is None and len(rows) > 1:
-        each = zip(rows, prompts, strict=True)
-        return [write_freely(prefix, [row], [prompt], most, end)[0] for row, prompt in each]
+) -> list[tuple[list[int], bool]]:
+    """Greedy free continuations of `prompts[b]` about image `rows[b]`: up to `most` token ids, none of `end`, and
+    whether one of these came behind them."""
+    if len(parts := prefix.parts(len(rows))) > 1:
+        return [text for part in parts for text in write_freely(prefix, rows[part], prompts[part], most, end)]
     texts: list[list[int]] = [[] for _ in rows]
     going = [True] * len(rows)
     continuation = Continuation(prefix, rows)
     logits = continuation.feed(prompts)
-    for _ in range(most):
+    for written in range(most + 1):
         best = logits.argmax(-1).tolist()
         going = [alive and token not in end for alive, token in zip(going, best, strict=True)]
-        if not any(going):
+        if written == most or not any(going):
             break
         chunks = [[token] if alive else [] for alive, token in zip(going, best, strict=True)]
         for text, chunk in zip(texts, chunks, strict=True):
             text += chunk
         logits = continuation.feed(chunks)
-    return texts
+    return [(text, not cut) for text, cut in zip(texts, going, strict=True)]
 
 
 def _choices(answer: Written, logits: Tensor, constraint: TokenConstraint) -> tuple[list[int], NDArray[np.float64]]:

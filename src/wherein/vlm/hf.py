@@ -387,7 +387,7 @@ class HFVLM(FrozenVLM):
     def _arrivals(self, width: int, height: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         inputs = self._on_device(self._processed(width, height))
         entry = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.decoder()
-        return arrivals(self.seams, entry, lambda: self.model(**inputs, **self._starting(1)))
+        return arrivals(self.seams, entry, lambda: self.model(**inputs, **self._starting(1), **self._further))
 
     def _cells_of(self, view: Frame) -> tuple[int, int]:
         side = self.patch()

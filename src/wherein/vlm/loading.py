@@ -59,6 +59,14 @@ def load(name: str, device: str, dtype: str = "auto", bits: int | None = None, s
     return family(model, processor, name, size)
 
 
+def class_of(name: str) -> type[HFVLM]:
+    """The family of the model called `name`, of which nothing but the configuration is read.
+
+    Raises InputError: there is no such model or no way to it, or its family is not served.
+    """
+    return Flamingo if _is_flamingo(name) else family_of(configuration(name), name)
+
+
 def family_of(config: Any, name: str) -> type[HFVLM]:
     """The family that serves a model by its configuration's `model_type`. Raises InputError where there is none."""
     kind = config.model_type
@@ -102,10 +110,11 @@ def _size(family: type[HFVLM], config: Any) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def check_memory(name: str, need: float, device: str) -> None:
+def check_memory(name: str, need: float, device: str, smaller: str = "--dtype bfloat16, or --bits 4") -> None:
     """Raise InputError where so many bytes are not free on a device, before a long load that would fail.
 
-    Nothing is known of the free memory of other devices than CUDA's and, on Linux, the CPU.
+    `smaller`: with what options the model needs less. Nothing is known of the free memory of other devices than CUDA's
+    and, on Linux, the CPU.
     """
     meminfo, free = Path("/proc/meminfo"), float("inf")
     if device == "cpu" and meminfo.exists():
@@ -117,7 +126,7 @@ def check_memory(name: str, need: float, device: str) -> None:
     if need > free:
         raise InputError(
             f"{name} needs about {need / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free: "
-            "choose a smaller model, another --device, --dtype bfloat16, or --bits 4."
+            f"choose a smaller model, another --device, {smaller}."
         )
 
 
@@ -152,13 +161,13 @@ def _flamingo(name: str, device: str, dtype: str, size: int | None) -> Flamingo:
     folder, title = Path(name), name.rstrip("/").split("/")[-1]
     if title not in PUBLISHED:
         raise InputError(f"{name} holds an OpenFlamingo; name its folder after one of {', '.join(PUBLISHED)}.")
-    known = PUBLISHED[title]
+    known, wanted = PUBLISHED[title], torch.float32 if dtype == "auto" else DTYPES[dtype]
+    check_memory(name, HEADROOM * wanted.itemsize * known.parameters, device, "or --dtype bfloat16")
     language, vision = (
         str(folder / part) if (folder / part).is_dir() else hub
         for part, hub in (("language_model", known.language_model), ("vision", known.vision))
     )
     path = reading(name, "weights", lambda: cached_file(name, "checkpoint.pt"))
-    wanted = torch.float32 if dtype == "auto" else DTYPES[dtype]
     model = load(Path(path), language, vision, known.cross_attn_every_n_layers, wanted).to(torch.device(device))
     read: Any = AutoImageProcessor.from_pretrained
     images = reading(vision, "image processor", lambda: read(vision, backend="pil"))

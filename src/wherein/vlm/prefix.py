@@ -16,6 +16,8 @@ from torch import Tensor
 
 from wherein.vlm.attention import ends
 
+ROOM = 4 * 2**30  # bytes of cache that rows which run at once may have, beside that of their prefix
+
 
 @dataclass(frozen=True)
 class Prefix:
@@ -76,6 +78,12 @@ class Prefix:
             torch.full((count,), start + whole + further + len(text), device=device),
             out.last_hidden_state[:, -1],
         )
+
+    def parts(self, count: int) -> list[slice]:
+        """`count` rows that continue from here, cut into parts that run one after the other: each row has a copy of its
+        image's cache, and rows that cannot be mixed run alone."""
+        most = 1 if self.position is None else max(1, ROOM * len(self.last) // max(_bytes(self.cache), 1))
+        return [slice(first, first + most) for first in range(0, count, most)]
 
     def select(self, rows: Sequence[int]) -> Prefix:
         """The prefix of some of the images, in this order and as often as they are named; this one stays as it is."""
@@ -145,6 +153,13 @@ class Continuation:
     def reached(self) -> Prefix:
         """All rows where they are now, which must be as far from the prefix: a longer prefix to continue from."""
         return replace(self.prefix, length=self.filled.shape[1], position=self.position, last=self.last)
+
+
+def _bytes(cache: Any) -> int:
+    """Of all rows of a cache of transformers."""
+    if hasattr(cache, "self_attention_cache"):
+        return _bytes(cache.self_attention_cache) + _bytes(cache.cross_attention_cache)
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers if layer.keys is not None)
 
 
 def _select(cache: Any, index: Tensor) -> Any:

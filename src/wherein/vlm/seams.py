@@ -13,9 +13,10 @@ A batch dimension written * is whatever the family has there: images, tiles, or 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class Seams:
     connector: receives x_v as its first argument, or by the name `argument` · projection: gives the connector's output,
     where that is another module · patches: embeds the encoder's patches · words: embeds text · layers: the language
     model's blocks · attentions: in each block, the attention whose keys are the image (and the text) · decoder: the
-    model of these, whose attention function can be switched.
+    model of these, whose attention function can be switched · lock: to be held while something is.
     """
 
     connector: nn.Module
@@ -44,6 +45,7 @@ class Seams:
     layers: Sequence[nn.Module] = ()
     attentions: Sequence[nn.Module] = ()
     decoder: Any = None
+    lock: AbstractContextManager[Any] = field(default_factory=threading.RLock, repr=False, compare=False)
 
     @classmethod
     def of_decoder(cls, decoder: Any, words: nn.Module, connector: nn.Module, **others: Any) -> Seams:

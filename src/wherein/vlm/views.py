@@ -5,6 +5,8 @@ processors named in its docstring, in their `...ImageProcessorPil` form (`AutoIm
 backend="pil")`): the torchvision form lays an image smaller than its crop up to a pixel further up and to the left.
 What a call overrides (`processor(images, do_pan_and_scan=True)`) is not seen here: set it on the processor instead.
 Views are those of an image processed alone; a batch may carry further pictures of zeros behind an image's own.
+
+What a docstring begins with, up to the colon, is what the table of families says of the kind (wherein.overview).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wherein.errors import InputError
+from wherein.errors import ImageError, InputError
 from wherein.geometry import Frame
 
 
@@ -38,7 +40,7 @@ ViewsOf = Callable[[Any, int, int], Views]  # (image processor, original width, 
 
 
 def squash(processor: Any, width: int, height: int) -> Views:
-    """One picture of a fixed size, each axis scaled on its own.
+    """Squashed to a square: one picture of a fixed size, each axis scaled on its own.
 
     BLIP-2, InstructBLIP, PaliGemma (SigLIP), Gemma 3, Idefics v1, OpenFlamingo.
 
@@ -53,7 +55,7 @@ def squash(processor: Any, width: int, height: int) -> Views:
 
 
 def centre_crop(processor: Any, width: int, height: int) -> Views:
-    """One picture: the shortest side scaled, the centre cut out; what is smaller than the crop gets a border.
+    """Centre crop: one picture, the shortest side scaled, the centre cut out; what is smaller gets a border.
 
     CLIP, Kosmos-2, LLaVA-1.5, and LLaVA's letterbox: with `do_pad` its processor makes the image a square first.
     """
@@ -64,7 +66,10 @@ def centre_crop(processor: Any, width: int, height: int) -> Views:
 
 
 def any_resolution(processor: Any, width: int, height: int) -> Views:
-    """The image squashed to a tile, then the tiles of the pinpoint that fits it best: LLaVA-NeXT, LLaVA-OneVision."""
+    """Whole, and tiles: the image squashed to a tile, then the tiles of the pinpoint that fits it best.
+
+    LLaVA-NeXT, LLaVA-OneVision.
+    """
     from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
     from transformers.image_utils import ChannelDimension
 
@@ -79,10 +84,12 @@ def any_resolution(processor: Any, width: int, height: int) -> Views:
 
 
 def dynamic(processor: Any, width: int, height: int) -> Views:
-    """One picture of about the image's own size, in whole merged patches: Qwen2-VL, Qwen2.5-VL, Qwen3-VL.
+    """Any resolution: one picture of about the image's own size, in whole merged patches.
+
+    Qwen2-VL, Qwen2.5-VL, Qwen3-VL.
 
     Raises:
-        InputError: the processor refuses an image this long and thin.
+        ImageError: the processor refuses an image this long and thin.
     """
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
@@ -93,16 +100,16 @@ def dynamic(processor: Any, width: int, height: int) -> Views:
     try:
         rows, columns = smart_resize(height, width, factor, size.shortest_edge, size.longest_edge)
     except ValueError as error:
-        raise InputError(
+        raise ImageError(
             f"An image of {width} x {height} pixels is too long and thin for this model ({error}): crop or pad it."
         ) from error
     return Views((frame.resize(columns, rows),), 0)
 
 
 def split(processor: Any, width: int, height: int) -> Views:
-    """The tiles of the image scaled to whole tiles, then the image squashed to one: Idefics3, SmolVLM.
+    """Whole, and tiles: those of the image scaled to whole tiles come first, then the image squashed to one.
 
-    Without splitting, and where one tile holds the image, that one picture.
+    Idefics3, SmolVLM. Without splitting, and where one tile holds the image, that one picture.
     """
     tile = processor.max_image_size["longest_edge"]
     frame = Frame.identity(width, height)
@@ -118,10 +125,11 @@ def split(processor: Any, width: int, height: int) -> Views:
 
 
 def patches(processor: Any, width: int, height: int) -> Views:
-    """The tiles of the image squashed to the tile grid nearest its shape, then a thumbnail: InternVL (GotOcr2).
+    """Whole (tiles if set): the tiles of the image squashed to the tile grid nearest its shape, then a thumbnail.
 
-    `crop_to_patches` is off in the image processor by default, and `InternVLProcessor` switches it on in every call:
-    an InternVL image processor needs it set for its views to be those of that call. One tile has no thumbnail.
+    InternVL (GotOcr2). `crop_to_patches` is off in the image processor by default, and `InternVLProcessor` switches it
+    on in every call: an InternVL image processor needs it set for its views to be those of that call. One tile has no
+    thumbnail.
     """
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 

@@ -64,7 +64,8 @@ class Cam(Method):
     ) -> list[Grounding]:
         """The largest component of each phrase's map (it is never absent)."""
         frame = self.vlm.frame_of(image.shape[1], image.shape[0])
-        logits = [self._logits(image, side) for side in SIDES]
+        with self.vlm.lock:  # an insert of another method may be in the encoder
+            logits = [self._logits(image, side) for side in SIDES]
         likely = torch.stack([one.mean(0) for one in logits]).mean(0).softmax(-1)
         groundings = []
         for phrase in phrases:

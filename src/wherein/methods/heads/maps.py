@@ -87,8 +87,8 @@ def _read(
     steps: int,
 ) -> Maps:
     """float32[P, layers, H, M]: the rows at the end of every piece."""
-    if prefix.position is None and len(texts) > 1:  # texts of unequal length cannot be mixed
-        return np.concatenate([_read(vlm, prefix, [text], layers, positions, steps) for text in texts])
+    if len(parts := prefix.parts(len(texts))) > 1:
+        return np.concatenate([_read(vlm, prefix, texts[part], layers, positions, steps) for part in parts])
     continuation = Continuation(prefix, [0] * len(texts))
     rows: dict[tuple[int, int], NDArray[np.float32]] = {}
     for number in range(max(map(len, texts))):

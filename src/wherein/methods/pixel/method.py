@@ -88,18 +88,20 @@ class Pixel(Method):
         from wherein.methods.pixel.reader import Seen
 
         pixels, (frame,) = self.vlm.prepare([image])
-        with torch.inference_mode():
+        with self.vlm.lock, torch.inference_mode():
             return Seen(frame, [self.vlm.features(pixels)])
 
     def ground(
         self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False
     ) -> list[Grounding]:
         """See Method; all phrases share one run of the encoder and are read together."""
-        return self.reader.refer(self.see(image), phrases)
+        with self.vlm.lock:
+            return self.reader.refer(self.see(image), phrases)
 
     def caption(self, image: NDArray[np.uint8]) -> Caption:
         """A caption of the image, with a place for each of its words."""
-        return self.reader.caption(self.see(image))
+        with self.vlm.lock:
+            return self.reader.caption(self.see(image))
 
     def describe(self, image: NDArray[np.uint8], places: Sequence[ArrayLike]) -> list[Region]:
         """A caption of each place: boxes float64[4], xyxy, and points float64[2], in pixels of the image.
@@ -109,11 +111,12 @@ class Pixel(Method):
         from wherein.methods.pixel.captions import Region
 
         given = _places(places)
-        seen = self.see(image)
         boxes = clip([place for place in given if place.shape == (4,)], image.shape[1], image.shape[0])
         points = [place for place in given if place.shape == (2,)]
-        boxed = iter(zip(boxes, self.reader.captions_of(seen, boxes), strict=True))
-        pointed = iter(zip(points, self.reader.captions_at(seen, points), strict=True))
+        with self.vlm.lock:
+            seen = self.see(image)
+            boxed = iter(zip(boxes, self.reader.captions_of(seen, boxes), strict=True))
+            pointed = iter(zip(points, self.reader.captions_at(seen, points), strict=True))
         regions = []
         for place in given:  # in the order given
             if len(place) == 4:
@@ -129,7 +132,8 @@ class Pixel(Method):
 
         Raises InputError where the adapter has nothing that proposes.
         """
-        return self.reader.dense(self.see(image))
+        with self.vlm.lock:
+            return self.reader.dense(self.see(image))
 
 
 def begin(vlm: FrozenVLM, **settings: Any) -> PixelReader:

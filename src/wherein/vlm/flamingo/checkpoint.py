@@ -36,23 +36,25 @@ ADDED_TOKENS = ("<|endofchunk|>", "<image>")  # in the order in which they were 
 
 @dataclass(frozen=True)
 class FlamingoConfig:
-    """A published OpenFlamingo: Hub ids of its three parts, and where its cross-attention sits."""
+    """A published OpenFlamingo: Hub ids of its three parts, where its cross-attention sits, and how many parameters all
+    of it has: its `checkpoint.pt` has no configuration that would tell before it is read."""
 
     name: str
     checkpoint: str
     language_model: str
     cross_attn_every_n_layers: int
+    parameters: int
     vision: str = "openai/clip-vit-large-patch14"
 
 
 PUBLISHED = {
-    name: FlamingoConfig(name, f"openflamingo/{name}", language_model, every)
-    for name, language_model, every in (
-        ("OpenFlamingo-3B-vitl-mpt1b", "anas-awadalla/mpt-1b-redpajama-200b", 1),
-        ("OpenFlamingo-3B-vitl-mpt1b-langinstruct", "anas-awadalla/mpt-1b-redpajama-200b-dolly", 1),
-        ("OpenFlamingo-4B-vitl-rpj3b", "togethercomputer/RedPajama-INCITE-Base-3B-v1", 2),
-        ("OpenFlamingo-4B-vitl-rpj3b-langinstruct", "togethercomputer/RedPajama-INCITE-Instruct-3B-v1", 2),
-        ("OpenFlamingo-9B-vitl-mpt7b", "anas-awadalla/mpt-7b", 4),
+    name: FlamingoConfig(name, f"openflamingo/{name}", language_model, every, millions * 10**6)
+    for name, language_model, every, millions in (
+        ("OpenFlamingo-3B-vitl-mpt1b", "anas-awadalla/mpt-1b-redpajama-200b", 1, 2_558),
+        ("OpenFlamingo-3B-vitl-mpt1b-langinstruct", "anas-awadalla/mpt-1b-redpajama-200b-dolly", 1, 2_558),
+        ("OpenFlamingo-4B-vitl-rpj3b", "togethercomputer/RedPajama-INCITE-Base-3B-v1", 2, 4_039),
+        ("OpenFlamingo-4B-vitl-rpj3b-langinstruct", "togethercomputer/RedPajama-INCITE-Instruct-3B-v1", 2, 4_039),
+        ("OpenFlamingo-9B-vitl-mpt7b", "anas-awadalla/mpt-7b", 4, 8_131),
     )
 }
 
