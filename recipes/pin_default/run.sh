@@ -1,5 +1,6 @@
 #!/bin/sh
-# Train the shipped PIN: sh recipes/pin_default/run.sh WORK [STEPS]. WORK is the folder of recipes/default_vlm/run.sh.
+# Train the shipped PIN: sh recipes/pin_default/run.sh WORK [STEPS].
+# First: python recipes/default_vlm/build_bank.py --work WORK (not the run.sh beside it, which replaces the model's weights).
 set -eu
 work=${1:?usage: run.sh WORK [STEPS]}
 wherein train pin --out "$work/pin" --steps "${2:-600}" --images 3000 --seed 0 \

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from composed import stores
+from composed import SEED, stores
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -28,7 +28,6 @@ from wherein.training.store import FeatureStore
 from wherein.vlm import load_vlm
 
 METHODS = ("centre", "pixel", "pin", "heads")
-SEED = 0  # of the phrases, as in training
 
 
 def asked(store: FeatureStore, methods: Sequence[Any], side: int) -> tuple[list[int], NDArray[np.float64]]:
@@ -74,7 +73,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder of encoded composites")
     given = parser.parse_args()
     vlm = load_vlm()
-    store = stores(vlm, given.cache, 0, SEED, given.objects, given.backgrounds).held_out.build()
+    store = stores(vlm, given.cache, 0, given.objects, given.backgrounds).held_out.build()
     methods = [create(name, vlm, given.adapter if name == "pixel" else None) for name in METHODS]
     images, ious = asked(store, methods, vlm.size[0])
     figures = compare(images, ious, METHODS)

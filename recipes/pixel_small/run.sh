@@ -1,6 +1,6 @@
 #!/bin/sh
 # Train a small pixel-aligned model and measure it: sh recipes/pixel_small/run.sh WORK [OPTIONS of train.py].
-# WORK is the folder of recipes/default_vlm/run.sh.
+# First: python recipes/default_vlm/build_bank.py --work WORK (not the run.sh beside it, which replaces the model's weights).
 set -eu
 work=${1:?usage: run.sh WORK [OPTIONS of train.py]}
 shift

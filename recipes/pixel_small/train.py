@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from composed import Stores, stores
+from composed import SEED, Stores, stores
 
 from wherein.boxtext import CODECS
 from wherein.errors import WhereinError
@@ -30,7 +30,7 @@ coordinate, each a token."""
 def figures_of(task: PixelTask, kinds: Stores, count: int) -> dict[str, dict[str, float]]:
     """The figures of `measure` on both kinds of composites that were not trained on."""
     return {
-        name: {key: round(value, 4) for key, value in measure(task.reader, store, count, task.seed, task.codec).items()}
+        name: {key: round(value, 4) for key, value in measure(task.reader, store, count, SEED, task.codec).items()}
         for name, store in (("held_out", kinds.held_out), ("known", kinds.known))
     }
 
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--many", type=int, default=1, help="times as many rows a step: for a GPU")
     parser.add_argument("--rate", type=float, default=5e-4, help="peak learning rate")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the start and of the rows")
     parser.add_argument("--rank", type=int, default=SIZES["lora_rank"], help="of the updates; ablation: 0, none")
     parser.add_argument("--boxes", choices=BOXES, default="points", help="ablation: boxes of phrases written as text")
     parser.add_argument("--device", default="auto", help="cpu, cuda ...; auto takes the fastest there is")
@@ -84,7 +84,7 @@ def main() -> None:
     given = parser.parse_args()
     vlm = load_vlm("default", given.device)
     cache = given.cache or given.out / "cache"
-    kinds = stores(vlm, cache, given.images, given.seed, given.objects, given.backgrounds).build()
+    kinds = stores(vlm, cache, given.images, given.objects, given.backgrounds).build()
     torch.manual_seed(given.seed)
     sizes = {**SIZES, "lora_rank": given.rank}
     reader = begin(vlm, **sizes)

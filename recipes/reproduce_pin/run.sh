@@ -1,6 +1,7 @@
 #!/bin/sh
-# Train PIN's baselines on the built-in model, then its table 1: sh recipes/reproduce_pin/run.sh WORK DATA... WORK is the
-# folder of recipes/default_vlm/run.sh. Each has the composites, the steps and the objective of the PIN in the package.
+# Train PIN's baselines on the built-in model, then its table 1: sh recipes/reproduce_pin/run.sh WORK DATA...
+# First: python recipes/default_vlm/build_bank.py --work WORK (not the run.sh beside it, which replaces the model's weights).
+# Each has the composites, the steps and the objective of the PIN in the package.
 set -eu
 work=${1:?usage: run.sh WORK DATA...}
 shift
