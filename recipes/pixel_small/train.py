@@ -14,8 +14,9 @@ import torch
 from composed import SEED, Stores, stores
 
 from wherein.boxtext import CODECS
-from wherein.errors import WhereinError
+from wherein.errors import InputError, WhereinError
 from wherein.methods.pixel.method import begin, save
+from wherein.methods.pixel.reader import PixelReader
 from wherein.training.pixel import PixelRecipe, PixelTask, measure
 from wherein.training.trainer import TrainConfig, fit
 from wherein.vlm import load_vlm
@@ -65,6 +66,15 @@ Figures on {count} composites each, of COCO's and VOC's categories and of those 
 """
 
 
+def shorten(reader: PixelReader, layers: int) -> None:
+    """Leave the language model its first layers only. Raises InputError where it has fewer."""
+    decoder = reader.model.language_model.get_decoder()
+    if not 0 < layers <= len(decoder.layers):
+        raise InputError(f"The language model has {len(decoder.layers)} layers: --layers takes one of them or more.")
+    decoder.layers = decoder.layers[:layers]
+    decoder.config.num_hidden_layers = layers
+
+
 def main() -> None:
     """Compose, encode, train, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,6 +88,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=5e-4, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0, help="of the start and of the rows")
     parser.add_argument("--rank", type=int, default=SIZES["lora_rank"], help="of the updates; ablation: 0, none")
+    parser.add_argument("--layers", type=int, help="ablation: the first so many of the language model's layers alone")
     parser.add_argument("--boxes", choices=BOXES, default="points", help="ablation: boxes of phrases written as text")
     parser.add_argument("--device", default="auto", help="cpu, cuda ...; auto takes the fastest there is")
     parser.add_argument("--sparse", action="store_true", help="ablation: no places of narratives' words are learnt")
@@ -88,6 +99,8 @@ def main() -> None:
     torch.manual_seed(given.seed)
     sizes = {**SIZES, "lora_rank": given.rank}
     reader = begin(vlm, **sizes)
+    if given.layers is not None:
+        shorten(reader, given.layers)
     if vlm.device.type == "cpu":  # there, a third faster than the fused kernel
         reader.model.language_model.set_attn_implementation("eager")
     rows = {name: given.many * getattr(PixelRecipe, name) for name in ("images", "regions", "phrases")}
@@ -97,10 +110,11 @@ def main() -> None:
     grounds = given.backgrounds and given.backgrounds.name
     about = {**asdict(recipe), **sizes, "composites": given.images, "backgrounds": grounds}
     about |= {} if given.boxes == "points" else {"boxes": given.boxes}
+    about |= {} if given.layers is None else {"layers": given.layers}
     fit(task, schedule, given.out, resume=True, about=about)
     count = kinds.held_out.count
     figures = figures_of(task, kinds, count)
-    if given.boxes == "points":  # what writes its boxes as text is an ablation, which the method pixel could not read
+    if given.boxes == "points" and given.layers is None:  # the others are ablations, which the method could not read
         save(given.out, reader.model, vlm, card(about, kinds.licences, schedule, figures, count))
     print(json.dumps({"adapter": str(given.out), **about, **figures}))
 

@@ -112,6 +112,8 @@ def test_what_can_be_known_without_the_model_is_refused_as_with_it(
         assert str(before.value) == str(after.value) and before.type is after.type
     with pytest.raises(InputError, match="built-in model alone, not on 'a/b'"):
         methods.check("cam", "a/b")
+    with pytest.raises(AdapterError, match="No pin is built in for a/b"):
+        methods.check("pin", "a/b")  # the Hub is not asked
 
 
 def test_the_best_method_of_a_model_that_is_not_loaded(tmp_path: Path) -> None:

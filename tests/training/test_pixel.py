@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import runpy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -389,3 +390,21 @@ def test_twelve_images_by_heart(make_task: Any, reader: PixelReader, tmp_path: P
     fit(task, schedule, tmp_path / "run")
     figures = measure(reader, task.train, 12, 0)
     assert figures["p50"] >= 0.9 and figures["words_inside"] >= 0.9 and figures["names"] >= 0.9
+
+
+def test_a_language_model_of_fewer_layers_trains(
+    reader: PixelReader, make_task: Callable[..., tuple[PixelTask, Eyes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not RECIPE.is_dir():
+        pytest.skip("the recipes are not part of this copy of the source")
+    monkeypatch.syspath_prepend(str(RECIPE))
+    shorten = runpy.run_path(str(RECIPE / "train.py"))["shorten"]
+    task, _ = make_task()
+    whole = float(task.loss(0, 1).detach())
+    with pytest.raises(InputError, match="has 2 layers"):
+        shorten(reader, 3)
+    shorten(reader, 1)
+    loss = task.loss(0, 1)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.isfinite() and float(loss.detach()) != whole
+    assert 0 <= measure(reader, task.held_out, 4, 0)["miou"] <= 1  # it is decoded, too

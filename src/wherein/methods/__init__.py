@@ -10,6 +10,7 @@ from wherein.errors import AdapterError, InputError
 from wherein.methods import cam, centre, coop, heads, in_context, lora, pin, pixel, text, vpt  # noqa: F401  (each registers itself)
 from wherein.methods.adapter import method_of
 from wherein.methods.base import REGISTRY, Method
+from wherein.methods.insert import Inserted
 from wherein.vlm import best_method
 from wherein.vlm.base import FrozenVLM
 
@@ -33,6 +34,8 @@ def check(name: str, model: str, adapter: str | Path | None = None) -> type[Meth
         raise InputError(
             f"The method {method.name} works on the built-in model alone, not on {model!r}: leave the model out."
         )
+    if adapter is None and issubclass(method, Inserted):
+        method.shipped(model)
     if adapter is not None and (made_for := method_of(adapter)) != method.name:
         raise AdapterError(
             f"The adapter {adapter} was made for the method {made_for!r}, but here it is {method.name!r}."

@@ -130,11 +130,16 @@ class Inserted(Method):
         if adapter is not None:
             self._bind(vlm, adapter)
             return
-        place = built_in(self.name, vlm.name)
-        if place is None:
-            raise AdapterError(f"No {self.name} is built in for {vlm.name}: name one with --adapter, or train it.")
-        with as_file(place) as folder:
+        with as_file(self.shipped(vlm.name)) as folder:
             self._bind(vlm, folder)
+
+    @classmethod
+    def shipped(cls, model: str) -> Traversable:
+        """The adapter that ships for the model of this name. Raises AdapterError where there is none."""
+        place = built_in(cls.name, model)
+        if place is None:
+            raise AdapterError(f"No {cls.name} is built in for {model}: name one with --adapter, or train it.")
+        return place
 
     @classmethod
     def check_fits(cls, vlm: FrozenVLM) -> None:
