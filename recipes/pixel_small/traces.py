@@ -29,7 +29,7 @@ def worth(images: Sequence[int], dense: NDArray[np.float64], sparse: NDArray[np.
     float64[pairs, phrases] of either."""
     sums = bootstrap.resampled([*(dense - sparse), np.ones(len(images))], images, seed=0)
     draws, pairs = sums[:-1] / sums[-1], len(dense)
-    drawn = np.random.default_rng(0).integers(pairs, size=draws.shape)
+    drawn = np.random.default_rng(1).integers(pairs, size=draws.shape)
     compared = bootstrap.comparison(
         float((dense - sparse).mean()), np.take_along_axis(draws, drawn, axis=0).mean(axis=0)
     )

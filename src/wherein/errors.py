@@ -10,7 +10,7 @@ class InputError(WhereinError):
 
 
 class ImageError(InputError):
-    """The image is missing, none, damaged, larger than the limit, or of a shape that the model cannot take."""
+    """The image is missing, no image, damaged, larger than the limit, or of a shape that the model cannot take."""
 
 
 class AdapterError(InputError):

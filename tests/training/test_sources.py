@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def test_another_picture_of_the_same_name_is_another_set(tmp_path: Path) -> None
     assert about("mine")["objects"] != first["objects"]
 
 
-def test_a_folder_of_the_user_s(tmp_path: Path) -> None:
+def test_a_folder_of_the_user_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images").mkdir()
     Image.new("RGB", (40, 30)).save(tmp_path / "images" / "a.png")
     content: dict[str, Any] = {
@@ -115,6 +116,10 @@ def test_a_folder_of_the_user_s(tmp_path: Path) -> None:
     assert (count, names) == (1, ("bolt",))
     ((phrase, box),) = source(0).objects
     assert phrase == "bolt" and box.tolist() == [1, 2, 11, 22]
+    content["annotations"][0]["segmentation"] = [[1, 2, 11, 2, 11, 22]]  # boxes are learnt: no mask is looked at
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    assert len(labelled(tmp_path)[0](0).objects) == 1
     line = {"id": 2, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 0], "iscrowd": 0}
     content["annotations"].append(line)  # as people leave them in COCO; there is no box to learn
     (tmp_path / "annotations.json").write_text(json.dumps(content))

@@ -84,10 +84,14 @@ class Sample:
             ImageError: it is no image.
             InputError: it is not of the stated size, or has a box or a mask outside it.
         """
+        image = self.boxed()
+        self.check_masks(image.shape[1], image.shape[0])
+        return image
+
+    def boxed(self) -> NDArray[np.uint8]:
+        """The same, whatever its masks: where boxes are all that is used. Raises as `load` does."""
         image = self.image()
-        height, width = image.shape[:2]
-        self.check(width, height)
-        self.check_masks(width, height)
+        self.check(image.shape[1], image.shape[0])
         return image
 
     def image(self) -> NDArray[np.uint8]:

@@ -73,6 +73,7 @@ class Local:
             "dtype": str(vlm.dtype),
             "template": vlm.closing or BARE,
             "tokens": tokens,
+            "cut": "told",  # replies from before that say nothing of it are no longer used
             "wherein": version("wherein"),
         }
 

@@ -215,7 +215,8 @@ def _about(answers: Grounder, adapter: str | None) -> dict[str, Any]:
 def _same_images(answered: Mapping[str, Row], chosen: Chosen) -> tuple[set[str], list[str]]:
     """The names of the images that all rows have, and those of the others, sorted.
 
-    An image that was damaged since an earlier call is in the rows that were kept, and in no row that is new.
+    An image that was damaged since an earlier call is in the rows that were kept, and in no row that is new; one that a
+    row cannot take is in the others.
     """
     there = [set(row.images) for row in answered.values()]
     common = set.intersection(*there)

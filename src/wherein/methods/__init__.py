@@ -23,11 +23,11 @@ def names() -> list[str]:
 
 
 def check(name: str, model: str, adapter: str | Path | None = None) -> type[Method]:
-    """What `create` would bind to the model called `model`, as by `load_vlm`: for all that is wrong with a method or an
-    adapter by itself to be found before a model is loaded.
+    """What `create` would bind to the model called `model`, as by `load_vlm`: for what can be told of a method and an
+    adapter without a model to be told before one is loaded.
 
-    Raises InputError and AdapterError as `create` does, except that whether an adapter fits the model is not known
-    here; and InputError where "auto" is to be the best on a model that there is not.
+    Raises InputError and AdapterError as `create` does, except that of an adapter no more is read than that it is there
+    and for which method; and InputError where "auto" is to be the best on a model that there is not.
     """
     method = _class(name, adapter, lambda: best_method(model))
     if method.built_in_only and model != "default":

@@ -83,8 +83,8 @@ def train(
     rate = kind.rates[preset] if rate is None else rate
     schedule = TrainConfig(steps, rate, final=recipe.final, batches=batches, seed=seed)
     public = {key: value.name if isinstance(value, Path) else value for key, value in found.about.items()}
+    public |= {"images a step": recipe.batch * batches, "absent": recipe.absent}
     settings = {"method": method, "preset": preset, "images": found.images, **public}
-    settings |= {"batch": recipe.batch, "absent": recipe.absent}
     figures = fit(task, schedule, out, resume, settings)
     if not processes.first:
         return figures

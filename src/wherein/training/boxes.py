@@ -48,7 +48,7 @@ AT_ONCE = 16  # images of an evaluation whose answers are written together
 class Recipe:
     """How an insert is trained.
 
-    batch: images a step · cells: share of the image's tokens that a step shows, drawn at random (for connectors that
+    batch: images at once · cells: share of the image's tokens that a step shows, drawn at random (for connectors that
     keep cells apart: a cheaper step) · min_objects: at least so many objects an image (at most three) ·
     name_until: share of the run in which the object's name counts in the loss · one_object: ask for one object an image
     instead of all · absent: ask for one thing that is not there · tens, units, presence: weights in the loss, of the

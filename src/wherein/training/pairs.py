@@ -52,7 +52,7 @@ def labelled(samples: Sequence[Sample], name: str, images: int, seed: int) -> Pa
     def source(i: int) -> Labelled:
         """Image `i` and its phrases."""
         objects = {thing.phrase: thing.box for thing in reversed(kept[i].objects)}  # of a phrase, its first box
-        return Labelled(kept[i].load(), tuple(objects.items()))
+        return Labelled(kept[i].boxed(), tuple(objects.items()))
 
     seen = [
         (sample.name, sample.path.stat().st_size, [(o.phrase, o.box.tolist()) for o in sample.objects])

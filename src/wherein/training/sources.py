@@ -105,7 +105,7 @@ def labelled(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
 
     def source(i: int) -> Labelled:
         """Sample `i` of the folder."""
-        image = samples[i].load()
+        image = samples[i].boxed()
         return Labelled(image, tuple((thing.phrase, thing.box) for thing in samples[i].objects))
 
     return source, len(samples), tuple(sorted({thing.phrase for sample in samples for thing in sample.objects}))

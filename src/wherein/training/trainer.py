@@ -33,7 +33,7 @@ CHECKPOINT = "checkpoint-"
 class TrainConfig:
     """How long and how fast: steps, peak learning rate, linear warm-up, final share of the rate (1: constant),
     decoupled weight decay, how often, in steps, held-out data is measured and a checkpoint written, and of how many
-    batches, one after the other, the gradients of a step are averaged: what a batch so many times as large gives."""
+    batches, one after the other, the gradients of a step are averaged: much as of a batch so many times as large."""
 
     steps: int
     learning_rate: float = 1e-3

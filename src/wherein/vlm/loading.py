@@ -162,7 +162,8 @@ def _flamingo(name: str, device: str, dtype: str, size: int | None) -> Flamingo:
     if title not in PUBLISHED:
         raise InputError(f"{name} holds an OpenFlamingo; name its folder after one of {', '.join(PUBLISHED)}.")
     known, wanted = PUBLISHED[title], torch.float32 if dtype == "auto" else DTYPES[dtype]
-    check_memory(name, HEADROOM * wanted.itemsize * known.parameters, device, "or --dtype bfloat16")
+    card = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device  # all of it goes onto one
+    check_memory(name, HEADROOM * wanted.itemsize * known.parameters, card, "or --dtype bfloat16")
     language, vision = (
         str(folder / part) if (folder / part).is_dir() else hub
         for part, hub in (("language_model", known.language_model), ("vision", known.vision))

@@ -68,9 +68,9 @@ class Heads(Method):
         config = self.config
         heads = None if every_head else config.heads
         height, width = image.shape[:2]
-        canvas = self._canvas(width, height)
         maps = []
         with self.vlm.lock:  # the model's attention is switched while it is read
+            canvas = self._canvas(width, height)
             for view, spoken in _views(image, phrases, config.mirrored):
                 x_v = self.vlm.features(self.vlm.prepare([view])[0])
                 maps.append(attention_maps(self.vlm, x_v, canvas, self._texts(spoken), heads, config.steps))
