@@ -149,3 +149,13 @@ def test_baselines_then_the_paper_s_table(build: Any, photo: Path, tmp_path: Pat
 def test_what_there_is_not(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
     made = run(*arguments, *(() if arguments[0] == "train" else ("--out", tmp_path / "out")))
     assert isinstance(made.exception, InputError) and said in str(made.exception)
+
+
+def test_eval_says_what_there_is_without_loading_a_model(tmp_path: Path) -> None:
+    for options, said in (
+        (("--method", "pinn"), "no method 'pinn': choose auto, cam, centre"),
+        (("--method", "pin", "--adapter", tmp_path / "none"), "No adapter at"),
+        (("--method", "pin", "--model", "nobody/nothing"), "No pin is built in for nobody/nothing"),
+    ):
+        made = run("eval", "--data", tmp_path, *options)
+        assert isinstance(made.exception, InputError) and said in str(made.exception)

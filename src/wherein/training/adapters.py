@@ -44,8 +44,6 @@ def train(
     steps: int,
     images: int,
     batch: int | None,
-    at_once: int | None = None,
-    absent: bool | None = None,
     seed: int,
     resume: bool,
     cache: Path,
@@ -53,6 +51,8 @@ def train(
     objects: Path | None = None,
     backgrounds: Path | None = None,
     keep_held_out: bool = False,
+    at_once: int | None = None,
+    absent: bool | None = None,
 ) -> dict[str, float]:
     """Train, calibrate and save an adapter in `out`; returns its figures on held-out composites (of several processes,
     the first alone saves and measures).
@@ -61,7 +61,8 @@ def train(
     thing is not there; None: as the preset has it. `keep_held_out`: paste the categories of COCO and VOC, too, for a
     user who evaluates elsewhere.
 
-    Raises InputError for what cannot be trained, before anything is encoded.
+    Raises InputError for options and models that do not go together, before anything is encoded, and for images that
+    cannot be used.
     """
     from wherein.vlm import load_vlm
 
