@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from wherein.grounding import Grounding
+from wherein.grounding import Grounding, score_text
 
 KEYS = [
     "phrase",
@@ -16,6 +16,22 @@ KEYS = [
     "answer",
     "expected_box",
 ]
+
+
+@pytest.mark.parametrize(
+    "score, text",
+    [
+        (0.386, "0.39"),
+        (1.0, "1.00"),
+        (0.005, "0.01"),
+        (0.0049, "0.005"),
+        (0.0007, "0.0007"),
+        (0.0, "0.00"),
+        (-2.5, "-2.50"),
+    ],
+)
+def test_a_small_score_keeps_its_first_digit(score: float, text: str) -> None:
+    assert score_text(score) == text
 
 
 def test_to_dict_is_plain_json() -> None:

@@ -20,6 +20,7 @@ import torch
 from wherein.boxtext import CODECS
 from wherein.phrases import noun_phrase
 from wherein.synth import AUGMENTED, Backgrounds, ObjectBank, compose, is_held_out
+from wherein.vlm import device_for
 from wherein.vlm.default import DefaultVLM
 from wherein.vlm.prefix import Continuation
 
@@ -38,7 +39,7 @@ def pointing(vlm: DefaultVLM, x_v: torch.Tensor, objects: list[Any], text: str) 
         found: list[torch.Tensor] = []
         with vlm.seam("attention", lambda row, _, found=found: found.append(row[0, :, : rows * columns])):
             Continuation(prefix, [0]).feed([vlm.encode(text.format(phrase=noun_phrase(thing.name)))])
-        peak = torch.stack(found).argmax(-1).numpy()
+        peak = torch.stack(found).argmax(-1).cpu().numpy()
         x, y = (peak % columns + 0.5) / columns * vlm.size[0], (peak // columns + 0.5) / rows * vlm.size[1]
         x0, y0, x1, y1 = thing.box
         hits.append((x >= x0) & (x < x1) & (y >= y0) & (y < y1))
@@ -66,8 +67,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--backgrounds", help="folder of wallpapers; the shipped ones otherwise")
     parser.add_argument("--seed", type=int, default=77)
+    parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    vlm = DefaultVLM(weights=args.weights)
+    vlm = DefaultVLM(device_for(args.device), weights=args.weights)
     bank, rng = ObjectBank.load(), np.random.default_rng(args.seed)
     grounds = Backgrounds.from_folder(args.backgrounds) if args.backgrounds else Backgrounds.load()
     figures: dict[str, Any] = {"images": args.images, "seed": args.seed}

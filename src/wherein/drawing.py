@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wherein import geometry
-from wherein.grounding import Grounding
+from wherein.grounding import Grounding, score_text
 from wherein.phrases import head
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def draw(image: NDArray[np.uint8], groundings: Sequence[Grounding], *, masks: bo
         label.add(missing, "", np.zeros(4), _NOTE, _ON_NOTE)
     for grounding, colour in zip(groundings, colours, strict=True):
         for box, score in zip(grounding.boxes, grounding.scores, strict=True):
-            label.add(grounding.phrase, f" {score:.2f}", box, _COLOURS[colour], _ON_COLOURS[colour])
+            label.add(grounding.phrase, f" {score_text(score)}", box, _COLOURS[colour], _ON_COLOURS[colour])
     return np.array(scene)
 
 

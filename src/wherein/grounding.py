@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 from wherein.geometry import as_boxes
 
 
+def score_text(score: float) -> str:
+    """A score for people: two decimals, or where they would say 0.00 its first digit, 0.0007."""
+    return f"{score:.2f}" if abs(score) >= 0.005 or score == 0 else f"{score:.1g}"
+
+
 @dataclass(frozen=True, eq=False)
 class Grounding:
     """Where one phrase is on one image, in pixels of the image the caller gave.

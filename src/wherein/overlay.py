@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wherein.drawing import draw_boxes, load_font, shorten
-from wherein.grounding import Grounding
+from wherein.grounding import Grounding, score_text
 from wherein.phrases import head
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _caption(grounding: Grounding) -> tuple[str, str]:
     """What stands under a panel, and its end, which is not to be cut."""
     if grounding.absent:
         return f"no {head(grounding.phrase)}", ""
-    return grounding.phrase, " unanswered" if grounding.invalid else f" {grounding.scores[0]:.2f}"
+    return grounding.phrase, " unanswered" if grounding.invalid else f" {score_text(grounding.scores[0])}"
 
 
 def _wrap(text: str, tail: str, font: "ImageFont.FreeTypeFont", width: int) -> list[str]:

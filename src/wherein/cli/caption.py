@@ -19,6 +19,7 @@ from wherein import pictures
 from wherein.cli.job import Job, Pixels, print_json, printable
 from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
 from wherein.errors import ImageError, InputError
+from wherein.grounding import score_text
 
 if TYPE_CHECKING:
     from wherein.methods.pixel.captions import Caption, Region
@@ -155,7 +156,7 @@ def _print(answer: Said, name: str) -> None:
     elif isinstance(answer.said, list):
         if name or not answer.said:
             typer.echo(name + ("" if answer.said else "nothing was found"))
-        rows = [(_spoken(region.place), region.caption.text, f"{region.score:.2f}") for region in answer.said]
+        rows = [(_spoken(region.place), region.caption.text, score_text(region.score)) for region in answer.said]
         kinds = dict.fromkeys(region.score_kind for region in answer.said)
         _print_table(("place", "caption", ", ".join(kinds)), rows)
     else:

@@ -18,7 +18,7 @@ from wherein import pictures
 from wherein.cli.job import Job, Pixels, print_json, printable
 from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Segmenter, Size
 from wherein.errors import ImageError, InputError
-from wherein.grounding import Grounding
+from wherein.grounding import Grounding, score_text
 from wherein.locator import SCHEMA, Answer, Locator, check_every
 from wherein.phrases import check_phrases
 
@@ -116,7 +116,7 @@ def _rows(grounding: Grounding) -> list[tuple[str, str]]:
         return [("absent" if sure is None else f"absent (p={sure:.2f})", "")]
     if grounding.invalid:
         return [(f"no box in the answer {printable(grounding.answer or '')!r}", "")]
-    return [(_spoken(box), f"{score:.2f}") for box, score in zip(grounding.boxes, grounding.scores, strict=True)]
+    return [(_spoken(box), score_text(score)) for box, score in zip(grounding.boxes, grounding.scores, strict=True)]
 
 
 def _spoken(box: Iterable[float]) -> str:
