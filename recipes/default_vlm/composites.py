@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from wherein.journal import Journal
 from wherein.synth.backgrounds import Backgrounds
 from wherein.synth.compose import AUGMENTED, compose
 from wherein.synth.objects import ObjectBank
+from wherein.training.sources import drawn_from
 from wherein.vlm.default import DefaultVLM
 from wherein.vlm.efficientnet import normalise
 
@@ -57,14 +58,15 @@ class Composites:
     """`count` pasted composites as features in `folder`, made on first use, and as many prototypes as one asks for.
 
     An image is (x_v bfloat16[N, D_v], things, largest first). The size of what was pasted orders the names;
-    nothing else of where things are is kept.
+    nothing else of where things are is kept. Raises InputError for a folder with those of other settings.
     """
 
     def __init__(
         self, vlm: DefaultVLM, bank: ObjectBank, grounds: Backgrounds, count: int, seed: int, folder: Path
     ) -> None:
         self.vlm = vlm
-        self.things = _encode(vlm, Pasted(bank, grounds, vlm.size[0], count, seed), folder / "captions")
+        settings = {"seed": seed, **drawn_from(bank, grounds)}
+        self.things = _encode(vlm, Pasted(bank, grounds, vlm.size[0], count, seed), settings, folder / "captions")
         stored: Any = np.load(folder / "captions.npy", mmap_mode="c")
         self.features = torch.from_numpy(stored).view(torch.bfloat16)
         rng = np.random.default_rng(seed + 1)
@@ -107,23 +109,24 @@ def workers() -> int:
     return max(0, (os.cpu_count() or 1) - 2)
 
 
-def _encode(vlm: DefaultVLM, pasted: Pasted, path: Path) -> list[list[Thing]]:
-    """Compose and encode all images; features as int16 views of bfloat16 in `path`.npy, their things in .json."""
-    facts = path.with_suffix(".json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if facts.exists():
-        return [[(name, colour) for name, colour in image] for image in json.loads(facts.read_text())]
+def _encode(vlm: DefaultVLM, pasted: Pasted, settings: dict[str, Any], path: Path) -> list[list[Thing]]:
+    """Compose and encode all images; features as int16 views of bfloat16 in `path`.npy, their things in .jsonl.
+
+    A killed call goes on behind the last batch that it wrote. `settings`: what else an image hangs on.
+    """
     shape = (len(pasted), vlm.grid[0] * vlm.grid[1], vlm.feature_dim)
-    store = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.int16, shape)  # type: ignore[no-untyped-call]
-    things: list[list[Thing]] = []
-    for images, named in DataLoader(pasted, BATCH, num_workers=workers(), collate_fn=_together):
+    journal = Journal(path.with_suffix(".jsonl"), {**settings, "shape": shape})
+    things = [[(name, colour) for name, colour in image] for row in journal.rows for image in row["things"]]
+    features, rest = path.with_suffix(".npy"), Subset(pasted, range(len(things), len(pasted)))
+    store: Any = np.lib.format.open_memmap(features, "r+" if things else "w+", np.int16, shape)  # type: ignore[no-untyped-call]
+    for images, named in DataLoader(rest, BATCH, num_workers=workers(), collate_fn=_together):
         x_v = vlm.features(normalise(images.to(vlm.device)))
         end = len(things) + len(named)
         store[len(things) : end] = x_v.cpu().view(torch.int16).numpy()
+        journal.add({"things": named})
         things += named
         if end % 800 == 0:
             print(f"encoded {end}/{len(pasted)}", flush=True)
-    facts.write_text(json.dumps(things))
     return things
 
 

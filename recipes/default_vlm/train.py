@@ -3,7 +3,8 @@
 lookup: the LoRA alone, on made-up tokens. words: the connector alone, from the nouns of captions. captions: the LoRA
 and the connector's style path, on captions of pasted composites and of prototypes; every third step is a look-up, on
 made-up tokens and on the connector's own.
-Composites are encoded once (the encoder is frozen). Each stage leaves a checkpoint in --work; the same command resumes.
+Composites are encoded once (the encoder is frozen). Encoding and each stage leave what is done in --work; the same
+command resumes.
 All cores but two make what is asked; on a GPU, --many 8 fills it.
 """
 
@@ -24,6 +25,7 @@ from lookup import Lookup
 from sources import Sources
 from words import fit_words
 
+from wherein.errors import WhereinError
 from wherein.synth.backgrounds import Backgrounds
 from wherein.synth.objects import ObjectBank
 from wherein.vlm import device_for
@@ -135,4 +137,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", required=True)
-    train(parser.parse_args())
+    try:
+        train(parser.parse_args())
+    except WhereinError as error:
+        raise SystemExit(f"error: {error}") from None

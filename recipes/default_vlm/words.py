@@ -9,6 +9,7 @@ emoji. No box, mask or position is read.
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from wherein.vlm.default import DefaultVLM
 
 PASTED, PLAIN, PROTOTYPES = 36, 6, 12
 BEST = 0.08  # of the cells, which count for a noun: an object of a quarter of the side fills as many
+SAVE_AFTER = 60  # seconds between checkpoints
 ALONE = 0.3  # a cell of a captioned image that is left alone counts this much beside a noun or nothing
 RATE = 8e-4
 
@@ -38,17 +40,19 @@ class Losses(NamedTuple):
 
 
 def fit_words(vlm: DefaultVLM, images: Composites, steps: int, seed: int, path: Path) -> None:
-    """Train `vlm.connector` (float32) in place, or load what an earlier call left in `path`."""
+    """Train `vlm.connector` (float32) in place.
+
+    A checkpoint every minute and at the end goes to `path`, from which a later call goes on.
+    """
     connector = vlm.connector
-    if path.exists():
-        connector.load_state_dict(torch.load(path, weights_only=True))
-        return
     entries = {name: vlm.entries(name) for name in dict.fromkeys(name for image in images.things for name, _ in image)}
     optimiser = torch.optim.Adam(connector.parameters())
+    first = _restore(connector, optimiser, path)
     began, recent = time.time(), []
-    for step in range(steps):
+    saved = began
+    for step in range(first, steps):
         for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / 20) * (0.02 + 0.49 * (1 + np.cos(np.pi * step / steps)))
+            group["lr"] = RATE * min(1, (step + 1) / 20) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
         rng = np.random.default_rng([seed, 7, step])
         order = np.arange(step * PASTED, (step + 1) * PASTED) % len(images.things)
         batch = [images.pasted(int(i)) for i in order]
@@ -65,10 +69,28 @@ def fit_words(vlm: DefaultVLM, images: Composites, steps: int, seed: int, path: 
         optimiser.step()
         recent = [*recent[-19:], torch.stack(found).detach()]
         if step % 10 == 0:
-            means, pace = torch.stack(recent).mean(0).tolist(), (time.time() - began) / (step + 1)
+            means, pace = torch.stack(recent).mean(0).tolist(), (time.time() - began) / (step - first + 1)
             told = " ".join(f"{name} {value:.3f}" for name, value in zip(Losses._fields, means, strict=True))
             print(f"words {step}/{steps} {told} {pace:.3f} s/step", flush=True)
-    torch.save(connector.state_dict(), path)
+        if time.time() - saved > SAVE_AFTER or step + 1 == steps:
+            _save(connector, optimiser, step + 1, path)
+            saved = time.time()
+
+
+def _save(connector: nn.Module, optimiser: torch.optim.Optimizer, step: int, path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    torch.save({"step": step, "connector": connector.state_dict(), "optimiser": optimiser.state_dict()}, temporary)
+    temporary.replace(path)
+
+
+def _restore(connector: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> int:
+    """Load the checkpoint if there is one; the steps done."""
+    if not path.exists():
+        return 0
+    saved = torch.load(path, weights_only=True, map_location=next(connector.parameters()).device)
+    connector.load_state_dict(saved["connector"])
+    optimiser.load_state_dict(saved["optimiser"])
+    return int(saved["step"])
 
 
 def losses(evidence: Tensor, seen: Tensor, nouns: list[list[list[int]]]) -> Losses:

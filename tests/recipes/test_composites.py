@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from wherein.errors import InputError
 from wherein.synth import Backgrounds, ObjectBank
 from wherein.synth.objects import Cutout
 
@@ -58,3 +60,36 @@ def test_a_batch_keeps_images_and_what_is_on_them_together(composites: ModuleTyp
     images, things = composites._together([drawn[0], drawn[1]])
     assert images.dtype == torch.uint8 and (images[1].numpy() == drawn[1][0]).all()
     assert things == [drawn[0][1], drawn[1][1]]
+
+
+def encoder(batches: float = float("inf")) -> Any:
+    """Stands for the model: a feature of four cells is their mean colour. It dies after so many batches."""
+    done = 0
+
+    def features(pixels: torch.Tensor) -> torch.Tensor:
+        nonlocal done
+        done += 1
+        if done > batches:
+            raise KeyboardInterrupt
+        cells = torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(2).transpose(1, 2)
+        return cells.to(torch.bfloat16)
+
+    return SimpleNamespace(grid=(2, 2), feature_dim=3, device=torch.device("cpu"), features=features)
+
+
+def test_encoding_goes_on_where_it_was_killed(
+    composites: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(composites, "workers", lambda: 0)
+    drawn, settings = pasted(composites, ("mug", True), ("tent", False)), {"seed": 3}
+    whole = composites._encode(encoder(), drawn, settings, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        composites._encode(encoder(batches=2), drawn, settings, tmp_path / "killed")
+    assert (
+        composites._encode(encoder(batches=2), drawn, settings, tmp_path / "killed") == whole
+    )  # two of four were left
+    first, again = (np.load(tmp_path / f"{name}.npy") for name in ("whole", "killed"))
+    assert first.shape == (COUNT, 4, 3) and first.any() and (first == again).all()
+    assert composites._encode(encoder(batches=0), drawn, settings, tmp_path / "whole") == whole
+    with pytest.raises(InputError, match="seed"):
+        composites._encode(encoder(), drawn, {"seed": 4}, tmp_path / "whole")

@@ -1,15 +1,19 @@
-"""The loss that teaches the connector words, against its formula."""
+"""The loss that teaches the connector words, against its formula; and that a killed stage goes on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from wherein.vlm.connector import SHARE, likely
+from wherein.vlm.connector import SHARE, Connector, likely
 
 CELLS, ENTRIES = 12, 5  # the last entry is "nothing"
 
@@ -57,3 +61,45 @@ def test_a_cell_is_a_noun_or_nothing_or_left_alone(words: ModuleType) -> None:
     odds = torch.tensor([0.2, 0.1, 0.1, 0.1, 0.5]).expand(1, CELLS, ENTRIES).log()
     found = words.losses(odds, odds, [[[0]]])
     assert float(found.stray) == pytest.approx(-math.log(0.2 + 0.5 + words.ALONE), abs=1e-5)
+
+
+class Images:
+    """Composites of noise, in which one of two things is named."""
+
+    features = torch.randn(8, CELLS, 6, generator=torch.Generator().manual_seed(2))
+    things = [[(("mug", "tent")[i % 2], None)] for i in range(8)]
+    plain = features.flip(1)
+
+    def __init__(self, dies_at: float = float("inf")) -> None:
+        self.left = dies_at
+
+    def pasted(self, index: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.features[index], self.things[index]
+
+    def prototype(self, rng: np.random.Generator) -> Any:
+        return self.features[rng.integers(8)] + 1, []
+
+
+def learner() -> Any:
+    """Stands for the model: a connector of three classes and two names."""
+    torch.manual_seed(0)
+    connector = Connector(nn.Linear(6, 3), torch.randn(3, 4), torch.randn(2, 4))
+    entries = {"mug": [3], "tent": [4]}
+    return SimpleNamespace(connector=connector, device=torch.device("cpu"), entries=entries.__getitem__)
+
+
+def test_words_go_on_where_they_were_killed(words: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PASTED": 2, "PLAIN": 1, "PROTOTYPES": 1, "SAVE_AFTER": -1}.items():
+        monkeypatch.setattr(words, name, value)
+    straight, killed = learner(), learner()
+    words.fit_words(straight, Images(), 6, 0, tmp_path / "straight.pt")
+    with pytest.raises(KeyboardInterrupt):
+        words.fit_words(killed, Images(dies_at=7), 6, 0, tmp_path / "killed.pt")  # in the fourth step
+    resumed = learner()
+    words.fit_words(resumed, Images(dies_at=6), 6, 0, tmp_path / "killed.pt")  # three steps of two images were left
+    start, end, again = (vlm.connector.state_dict() for vlm in (learner(), straight, resumed))
+    assert all(torch.equal(end[key], again[key]) for key in end)
+    assert not torch.equal(start["skip.weight"], end["skip.weight"])
