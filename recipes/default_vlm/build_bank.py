@@ -7,6 +7,7 @@
         DIR/backgrounds                         all usable wallpapers: for training here, not shipped
 
 Which picture gets which name is written by hand in names/*.txt; a picture that is not listed there is not used.
+A call after one that was killed goes on with the packages that are unpacked, and writes the rest anew.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import subprocess
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from packages import download, whole
 from PIL import Image
 
-Image.MAX_IMAGE_PIXELS = None  # the packages are trusted, and LARGEST is checked before decoding
 HERE = Path(__file__).resolve().parent
 BANK = HERE.parents[1] / "src/wherein/synth/bank"
 OBJECT_SIDE = 192  # longer side of a shipped cut-out, pixels
@@ -38,18 +38,6 @@ THINNEST = 8  # shorter side of a usable cut-out, pixels
 EMPTIEST = 0.1  # share of its box that an object covers at least
 FULLEST = 0.97  # share of its box that an object with a transparent background covers at most
 SOLID = 128  # alpha from which a pixel counts as the object
-
-NPM = ("@lobehub/fluent-emoji-3d@1.1.0",)
-DEBIAN = (
-    "openclipart-png",
-    "tuxpaint-stamps-default",
-    "gnome-backgrounds",
-    "mate-backgrounds",
-    "plasma-workspace-wallpapers",
-    "lomiri-wallpapers-16.04",
-    "lomiri-wallpapers-20.04",
-    "ukui-wallpapers",
-)
 
 
 @dataclass(frozen=True)
@@ -81,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for downloads and for what is not shipped")
     work = parser.parse_args().work.resolve()
+    Image.MAX_IMAGE_PIXELS = None  # the packages are trusted, and LARGEST is checked before decoding
     packages = work / "packages"
     download(packages)
     BANK.mkdir(parents=True, exist_ok=True)
@@ -88,20 +77,6 @@ def main() -> None:
     write_zip(BANK / "objects.zip", shipped)
     write_folder(work / "extra_bank", distinct(cutouts(packages, STAMPS, EXTRA_SIDE)))
     write_backgrounds(packages, work / "backgrounds")
-
-
-def download(packages: Path) -> None:
-    """Fetch and unpack every package that is not unpacked yet."""
-    packages.mkdir(parents=True, exist_ok=True)
-    for name in NPM:
-        if not (packages / "package").is_dir():
-            archive = subprocess.run(["npm", "pack", "--silent", name], cwd=packages, check=True, capture_output=True)
-            subprocess.run(["tar", "xzf", archive.stdout.decode().strip()], cwd=packages, check=True)
-    for name in DEBIAN:
-        if not (packages / name).is_dir():
-            subprocess.run(["apt-get", "download", name], cwd=packages, check=True)
-            (archive_path,) = packages.glob(f"{name}_*.deb")
-            subprocess.run(["dpkg", "-x", archive_path.name, name], cwd=packages, check=True)
 
 
 def read_table(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -173,7 +148,7 @@ def distinct(rows: Iterable[tuple[dict[str, object], bytes]]) -> list[tuple[dict
 
 def write_zip(path: Path, rows: list[tuple[dict[str, object], bytes]]) -> None:
     """index.json and the pictures, byte for byte the same on every run."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with whole(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for file, data in [("index.json", index_of(rows)), *((str(row["file"]), data) for row, data in rows)]:
             entry = zipfile.ZipInfo(file)
             entry.compress_type = zipfile.ZIP_DEFLATED if file == "index.json" else zipfile.ZIP_STORED
@@ -184,9 +159,9 @@ def write_zip(path: Path, rows: list[tuple[dict[str, object], bytes]]) -> None:
 def write_folder(folder: Path, rows: list[tuple[dict[str, object], bytes]]) -> None:
     """The same as write_zip, as a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for row, data in rows:
-        (folder / str(row["file"])).write_bytes(data)
-    (folder / "index.json").write_bytes(index_of(rows))
+    for file, data in [*((str(row["file"]), data) for row, data in rows), ("index.json", index_of(rows))]:
+        with whole(folder / file) as partial:
+            partial.write_bytes(data)
     print(f"{folder}: {len(rows)} pictures")
 
 
@@ -206,7 +181,8 @@ def write_backgrounds(packages: Path, folder: Path) -> None:
             image = source.convert("RGB")
         wallpaper = image.copy()
         wallpaper.thumbnail((WALLPAPER_SIDE, WALLPAPER_SIDE), reducing_gap=2.0)
-        wallpaper.save(folder / f"{path.removesuffix(Path(path).suffix).replace('/', '_')}.jpg", quality=92)
+        with whole(folder / f"{path.removesuffix(Path(path).suffix).replace('/', '_')}.jpg") as partial:
+            wallpaper.save(partial, "JPEG", quality=92)
         for _ in range(CROPS if licence in SHIPPED_LICENCES else 0):
             row: dict[str, object] = {"file": f"{len(crops):02d}.webp", "source": path, "author": author}
             crops.append(({**row, "licence": licence}, encoded(square(image, rng))))

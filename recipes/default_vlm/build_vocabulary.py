@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from wherein.journal import write_text
 from wherein.synth import ObjectBank
 from wherein.vlm.default import class_names
 
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument("--extra", required=True, help="folder of further cut-outs")
     bank = ObjectBank.load() + ObjectBank.from_folder(parser.parse_args().extra)
     names = sorted({*bank.names, *(text for pair in class_names() for text in pair)})
-    OUT.write_text(json.dumps(names, indent=0))
+    write_text(OUT, json.dumps(names, indent=0))
 
 
 if __name__ == "__main__":

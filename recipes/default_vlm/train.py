@@ -4,7 +4,7 @@ lookup: the LoRA alone, on made-up tokens. words: the connector alone, from the 
 and the connector's style path, on captions of pasted composites and of prototypes; every third step is a look-up, on
 made-up tokens and on the connector's own.
 Composites are encoded once (the encoder is frozen). Encoding and each stage leave what is done in --work; the same
-command resumes.
+command resumes, one of other settings is refused. What made the weights is written beside --out, as JSON.
 All cores but two make what is asked; on a GPU, --many 8 fills it.
 """
 
@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes that make images encode their own texts
 
 import captions
 import numpy as np
+import record
 import torch
 from composites import Composites, Thing
 from learner import Asked, Learner
@@ -25,9 +29,10 @@ from lookup import Lookup
 from sources import Sources
 from words import fit_words
 
-from wherein.errors import WhereinError
+from wherein.errors import InputError, WhereinError
 from wherein.synth.backgrounds import Backgrounds
 from wherein.synth.objects import ObjectBank
+from wherein.training.sources import drawn_from
 from wherein.vlm import device_for
 from wherein.vlm.branches import Branch
 from wherein.vlm.connector import Connector
@@ -40,6 +45,7 @@ ALIKE = 0.5  # in the lookup stage only: a model that has met it too often copie
 RATE = 1e-3
 LARGEST, STYLE_NORM = 300, 0.8  # main directions of 1,280; norm of the style path in a token, where a word's is about 2
 STYLE = 0.06  # of the LoRA's rate in the caption stage, for the style path; the words stay as they are
+LEFT = ("captions.jsonl", "lookup.pt", "words.pt", "captions.pt")  # in --work, by a call before
 
 
 class Questions:
@@ -100,27 +106,62 @@ def quiet_style(connector: Connector, images: Composites) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Encode, train, resume, save."""
+    """Encode, train, resume, save, and write beside the weights what made them.
+
+    Raises InputError for an --out or a --start that does not do, and for files in --work that other settings made.
+    """
+    began, work, out = time.time(), Path(args.work), Path(args.out)
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out {out} must end in .safetensors: what made the weights is written to .json beside it.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    resumed = any((work / name).exists() for name in LEFT)
     torch.manual_seed(args.seed)
-    work, vlm = Path(args.work), DefaultVLM(device_for(args.device), trained=False)
+    vlm = DefaultVLM(device_for(args.device), trained=False)
     bank = ObjectBank.load() + ObjectBank.from_folder(args.extra) if args.extra else ObjectBank.load()
     grounds = Backgrounds.from_folder(args.backgrounds) if args.backgrounds else Backgrounds.load()
+    settings = settings_of(args, bank, grounds)
     images = Composites(vlm, bank, grounds, args.images, args.seed, work)
+    learner = begun(vlm, Path(args.start) if args.start else None)
+    settings |= stages(learner, images, bank.names, args, settings)
+    learner.export(out)
+    device = torch.cuda.get_device_name(vlm.device) if vlm.device.type == "cuda" else vlm.device.type
+    made = {"settings": settings, "licences": bank.licences, "device": device, "resumed": resumed}
+    record.write(out, {**made, "minutes": round((time.time() - began) / 60, 1)})
+
+
+def settings_of(args: argparse.Namespace, bank: ObjectBank, grounds: Backgrounds) -> dict[str, Any]:
+    """What every stage hangs on. Raises InputError for a --start that cannot be read."""
+    start = record.digest(Path(args.start)) if args.start else None
+    given = {"seed": args.seed, "many": args.many, "images": args.images, "start": start}
+    return {**given, **drawn_from(bank, grounds)}
+
+
+def begun(vlm: DefaultVLM, start: Path | None) -> Learner:
+    """The model with a LoRA and a float32 connector, as they begin, or as `start` has them."""
     learner = Learner(vlm)
     vlm.connector.float().requires_grad_(True)
     vlm.connector.register_forward_pre_hook(lambda _, a: (a[0].float(),))
     vlm.connector.register_forward_hook(lambda _, __, out: out.to(torch.bfloat16))
-    if args.start:
-        learner.load(Path(args.start))
-    questions = Questions(vlm, images, bank.names, args.many, args.seed)
-    learner.fit(questions.drill, args.lookup_steps, RATE, 0, work / "lookup.pt")
-    if args.word_steps:
-        fit_words(vlm, images, args.word_steps, args.seed, work / "words.pt")
-        if not args.start:
-            quiet_style(vlm.connector, images)
+    if start is not None:
+        learner.load(start)
+    return learner
+
+
+def stages(
+    learner: Learner, images: Composites, names: tuple[str, ...], args: argparse.Namespace, settings: dict[str, Any]
+) -> dict[str, int]:
+    """Train in place; how many steps each stage had. Raises InputError for checkpoints of other settings."""
+    vlm, work = learner.vlm, Path(args.work)
+    questions = Questions(vlm, images, names, args.many, args.seed)
+    learner.fit(questions.drill, args.lookup_steps, RATE, 0, work / "lookup.pt", settings)
+    fit_words(vlm, images, args.word_steps, args.seed, work / "words.pt", settings)
+    if args.word_steps and not args.start:
+        quiet_style(vlm.connector, images)
+    before = {"lookup steps": args.lookup_steps, "word steps": args.word_steps}
     sources = Sources(images)
-    learner.fit(lambda step: questions.mixed(sources, step), args.steps, RATE, STYLE, work / "captions.pt")
-    learner.export(Path(args.out))
+    mixed = partial(questions.mixed, sources)
+    learner.fit(mixed, args.steps, RATE, STYLE, work / "captions.pt", {**settings, **before})
+    return {**before, "steps": args.steps}
 
 
 if __name__ == "__main__":
@@ -128,15 +169,15 @@ if __name__ == "__main__":
     parser.add_argument("--work", required=True)
     parser.add_argument("--extra", help="folder of further cut-outs")
     parser.add_argument("--backgrounds", help="folder of wallpapers")
-    parser.add_argument("--start", help="go on from these weights")
+    parser.add_argument("--start", help="go on from these weights, in a --work of its own")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--many", type=int, default=1, help="times as many images a step")
     parser.add_argument("--images", type=int, default=24000)
-    parser.add_argument("--word-steps", type=int, default=2000)
-    parser.add_argument("--lookup-steps", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--word-steps", type=int, default=3000)
+    parser.add_argument("--lookup-steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--out", required=True, help="file of the weights, .safetensors")
     try:
         train(parser.parse_args())
     except WhereinError as error:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import checkpoint
 import numpy as np
 import torch
-from composites import Composites
+from composites import Composites, Thing
 from torch import Tensor, nn
 
 from wherein.vlm.connector import SHARE, likely
@@ -24,7 +26,6 @@ from wherein.vlm.default import DefaultVLM
 
 PASTED, PLAIN, PROTOTYPES = 36, 6, 12
 BEST = 0.08  # of the cells, which count for a noun: an object of a quarter of the side fills as many
-SAVE_AFTER = 60  # seconds between checkpoints
 ALONE = 0.3  # a cell of a captioned image that is left alone counts this much beside a noun or nothing
 RATE = 8e-4
 
@@ -39,25 +40,25 @@ class Losses(NamedTuple):
     unlikely: Tensor
 
 
-def fit_words(vlm: DefaultVLM, images: Composites, steps: int, seed: int, path: Path) -> None:
+def fit_words(
+    vlm: DefaultVLM, images: Composites, steps: int, seed: int, path: Path, settings: Mapping[str, Any]
+) -> None:
     """Train `vlm.connector` (float32) in place.
 
-    A checkpoint every minute and at the end goes to `path`, from which a later call goes on.
+    A checkpoint every minute and at the end goes to `path`, from which a later call of the same `settings` goes on; a
+    stage of 0 steps reads and writes nothing. Raises InputError for a checkpoint of other settings.
     """
-    connector = vlm.connector
+    if not steps:
+        return
+    connector, settings = vlm.connector, {**settings, "steps": steps}
     entries = {name: vlm.entries(name) for name in dict.fromkeys(name for image in images.things for name, _ in image)}
     optimiser = torch.optim.Adam(connector.parameters())
-    first = _restore(connector, optimiser, path)
-    began, recent = time.time(), []
-    saved = began
+    first, recent = _restore(connector, optimiser, path, settings), list[Tensor]()
+    began = saved = time.time()
     for step in range(first, steps):
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 20) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
-        rng = np.random.default_rng([seed, 7, step])
-        order = np.arange(step * PASTED, (step + 1) * PASTED) % len(images.things)
-        batch = [images.pasted(int(i)) for i in order]
-        batch += [(images.plain[i], []) for i in rng.integers(len(images.plain), size=PLAIN)]
-        batch += [(images.prototype(rng)[0], []) for _ in range(PROTOTYPES)]
+        batch = _drawn(images, seed, step)
         x = torch.stack([features.to(vlm.device) for features, _ in batch]).float()
         with torch.autocast(vlm.device.type, torch.bfloat16):
             seen = connector.seen(x)
@@ -72,22 +73,26 @@ def fit_words(vlm: DefaultVLM, images: Composites, steps: int, seed: int, path: 
             means, pace = torch.stack(recent).mean(0).tolist(), (time.time() - began) / (step - first + 1)
             told = " ".join(f"{name} {value:.3f}" for name, value in zip(Losses._fields, means, strict=True))
             print(f"words {step}/{steps} {told} {pace:.3f} s/step", flush=True)
-        if time.time() - saved > SAVE_AFTER or step + 1 == steps:
-            _save(connector, optimiser, step + 1, path)
+        if time.time() - saved > checkpoint.SAVE_AFTER or step + 1 == steps:
+            states = {"connector": connector.state_dict(), "optimiser": optimiser.state_dict()}
+            checkpoint.save(path, settings, step + 1, **states)
             saved = time.time()
 
 
-def _save(connector: nn.Module, optimiser: torch.optim.Optimizer, step: int, path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save({"step": step, "connector": connector.state_dict(), "optimiser": optimiser.state_dict()}, temporary)
-    temporary.replace(path)
+def _drawn(images: Composites, seed: int, step: int) -> list[tuple[Tensor, list[Thing]]]:
+    """The images of a step and their nouns: composites in turn, and, without a noun, backgrounds and prototypes."""
+    rng = np.random.default_rng([seed, 7, step])
+    order = np.arange(step * PASTED, (step + 1) * PASTED) % len(images.things)
+    batch = [images.pasted(int(i)) for i in order]
+    batch += [(images.plain[i], []) for i in rng.integers(len(images.plain), size=PLAIN)]
+    return [*batch, *((images.prototype(rng)[0], []) for _ in range(PROTOTYPES))]
 
 
-def _restore(connector: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> int:
+def _restore(connector: nn.Module, optimiser: torch.optim.Optimizer, path: Path, settings: Mapping[str, Any]) -> int:
     """Load the checkpoint if there is one; the steps done."""
-    if not path.exists():
+    saved = checkpoint.restore(path, settings, next(connector.parameters()).device)
+    if saved is None:
         return 0
-    saved = torch.load(path, weights_only=True, map_location=next(connector.parameters()).device)
     connector.load_state_dict(saved["connector"])
     optimiser.load_state_dict(saved["optimiser"])
     return int(saved["step"])

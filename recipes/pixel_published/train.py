@@ -33,6 +33,9 @@ from wherein.vlm import load_vlm
 
 Given = Sequence[Sequence[str]]  # kind, annotations, images, and a split or none
 DEFAULT = "default"
+FROM_PARTS = {"depth": 2, "side": 384, "targets": "q,v", "proposals": 0}
+"""Options that only parts have, and what they are where they are not given: a model that exists has its own."""
+SAID = ("side", "extractor_depth", "proposal_dim", "lora_targets")  # of the model, beside the stage's settings
 
 
 def lessons_of(kind: str, annotations: Path, images: Path | None, split: str | None, complain: Complain) -> Lessons:
@@ -134,10 +137,10 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--skip-bad", action="store_true", help="tell of bad records and leave them out")
     parser.add_argument("--start", help='"default", the small model in the package, or the folder of an earlier stage')
     parser.add_argument("--parts", nargs=3, metavar=("SAM", "VISION", "LANGUAGE"), help="or names to begin from")
-    parser.add_argument("--depth", type=int, default=2, help="of the extractor, with --parts: 2, or 6 as released")
-    parser.add_argument("--side", type=int, default=384, help="of the square, with --parts, pixels")
-    parser.add_argument("--targets", default="q,v", help="layers that get low-rank updates, with --parts")
-    parser.add_argument("--proposals", type=int, default=0, help="width of the head that proposes, with --parts")
+    parser.add_argument("--depth", type=int, help="of the extractor, with --parts: 2, the default, or 6 as released")
+    parser.add_argument("--side", type=int, help="of the square, with --parts, pixels; default: 384")
+    parser.add_argument("--targets", help="layers that get low-rank updates, with --parts; default: q,v")
+    parser.add_argument("--proposals", type=int, help="width of the head that proposes, with --parts; default: none")
     parser.add_argument("--steps", type=count, help="other than the stage's")
     parser.add_argument("--batch", type=count, help="pictures a step of each process; default: its part of the stage's")
     parser.add_argument("--rate", type=float, help="peak learning rate, other than the stage's")
@@ -146,26 +149,44 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
+def settings_of(given: argparse.Namespace) -> dict[str, Any]:
+    """What a model put together from parts is to be, as `assemble` takes it.
+
+    Raises InputError unless the model is given by exactly one of --start and --parts, and for what a model of --start
+    cannot be told.
+    """
+    if (given.start is None) == (given.parts is None):
+        raise InputError("A stage begins with a model: give --start or --parts, and not both.")
+    typed = {name: getattr(given, name) for name in FROM_PARTS if getattr(given, name) is not None}
+    if given.start is not None and typed:
+        names = ", ".join(f"--{name}" for name in typed)
+        raise InputError(f"The model of --start is what it is: leave out {names}, or begin from --parts.")
+    chosen = FROM_PARTS | typed
+    return {
+        "side": chosen["side"],
+        "extractor_depth": chosen["depth"],
+        "proposal_dim": chosen["proposals"],
+        "lora_targets": tuple(chosen["targets"].split(",")),
+    }
+
+
 def main() -> None:
     """Read the data, train, save."""
     given = options().parse_args()
-    if (given.start is None) == (given.parts is None):
-        raise InputError("A stage begins with a model: give --start or --parts, and not both.")
+    settings = settings_of(given)
     processes, stage = Processes(), STAGES[given.stage]
     batch = given.batch or max(1, stage.batch // processes.count)
     stage = replace(stage, rate=stage.rate if given.rate is None else given.rate)
     complain: Complain = Complaints(tell) if given.skip_bad else refuse
     lessons, held_out = all_of(given.data, complain), all_of(given.held_out, complain)
     torch.manual_seed(given.seed)
-    settings = {"side": given.side, "extractor_depth": given.depth, "proposal_dim": given.proposals}
-    settings["lora_targets"] = tuple(given.targets.split(","))
     reader, vlm = begun(given.start, given.parts or (), settings, given.device)
     reader.model.train_stage(stage.trains)
     task = PhotographTask(reader, lessons, held_out, stage.data, batch, given.seed, tell)
     schedule = schedule_of(stage, given.steps or stage.steps, given.seed)
     data = [[row[0], Path(row[1]).name, *row[3:]] for row in given.data]
     about = {"stage": given.stage, "batch": batch, "start": given.start, "parts": given.parts, "data": data}
-    about |= {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    about |= {name: getattr(reader.model.config, name) for name in SAID}
     figures = fit(task, schedule, given.out, resume=True, about=about, pace=stage.pace(reader.model))
     if processes.first:
         if set(figures) == {"loss"}:  # the run was at its end before

@@ -37,7 +37,12 @@ def figures_of(task: PixelTask, kinds: Stores, count: int) -> dict[str, dict[str
 
 
 def card(
-    about: dict[str, object], licences: str, schedule: TrainConfig, figures: dict[str, dict[str, float]], count: int
+    about: dict[str, object],
+    licences: str,
+    schedule: TrainConfig,
+    device: torch.device,
+    figures: dict[str, dict[str, float]],
+    count: int,
 ) -> str:
     """What is to be known of the adapter."""
     rows = "\n".join(
@@ -56,6 +61,7 @@ used, and no category of COCO or VOC was pasted in training.
 - data and rows of a step: {about}
 - licences of the cut-outs pasted in training: {licences}
 - training: {schedule}
+- device of the last steps: {device}
 
 Figures on {count} composites each, of COCO's and VOC's categories and of those trained; what they mean is said in
 `wherein.training.pixel.measure`:
@@ -111,11 +117,14 @@ def main() -> None:
     about = {**asdict(recipe), **sizes, "composites": given.images, "backgrounds": grounds}
     about |= {} if given.boxes == "points" else {"boxes": given.boxes}
     about |= {} if given.layers is None else {"layers": given.layers}
-    fit(task, schedule, given.out, resume=True, about=about)
+    fit(task, schedule, given.out, resume=True, about={**about, "model fingerprint": vlm.fingerprint})
+    with torch.no_grad():
+        for part in reader.model.kept().values():  # as they are written, so that the figures are those of the file
+            part.copy_(part.half())
     count = kinds.held_out.count
     figures = figures_of(task, kinds, count)
     if given.boxes == "points" and given.layers is None:  # the others are ablations, which the method could not read
-        save(given.out, reader.model, vlm, card(about, kinds.licences, schedule, figures, count))
+        save(given.out, reader.model, vlm, card(about, kinds.licences, schedule, vlm.device, figures, count))
     print(json.dumps({"adapter": str(given.out), **about, **figures}))
 
 

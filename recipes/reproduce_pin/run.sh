@@ -3,8 +3,13 @@
 # First: python recipes/default_vlm/build_bank.py --work WORK (not the run.sh beside it, which replaces the model's weights).
 # Each has the composites, the steps and the objective of the PIN in the package.
 set -eu
-work=${1:?usage: run.sh WORK DATA...}
+usage="usage: run.sh WORK DATA..."
+work=${1:?$usage}
 shift
+: "${1:?$usage}"
+for data in "$@"; do
+    [ -e "$data" ] || { echo "error: there is no data set $data" >&2; exit 2; }  # now, not after hours of training
+done
 here=$(dirname "$0")/../../src/wherein/methods
 for row in coop:1e-2 vpt:1e-3 lora:1e-3; do
     method=${row%%:*}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import subprocess
@@ -10,17 +9,14 @@ import sys
 import zlib
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from PIL import Image
-from typer.testing import CliRunner
-
-from wherein.cli import app
-from wherein.errors import AdapterError, InputError
 
 if TYPE_CHECKING:
-    from wherein.vlm import FrozenVLM
+    from wherein.vlm.base import FrozenVLM
 
 PHOTO = str(files("wherein") / "examples" / "cat.jpg")
 LONG = "a" * 5000
@@ -88,11 +84,20 @@ def _bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *arguments: str, given: Path = Path(os.devnull), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """What a user types, in `folder`, with the file `given` on stdin."""
     command = [sys.executable, "-m", "wherein", *arguments]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, input="", env={**os.environ, **environment}
-    )
+    with given.open("rb") as stdin:
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, stdin=stdin, env={**os.environ, **environment}
+        )
+
+
+def run_without_the_model(folder: Path, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """An empty cache and no package index: whoever needs the model gets another sentence."""
+    return run(folder, *arguments, **{"WHEREIN_CACHE": str(folder / "cache"), "PIP_NO_INDEX": "1", **more})
 
 
 def tree(folder: Path) -> dict[str, int]:
@@ -112,10 +117,36 @@ def test_refused_without_the_model(folder: Path, arguments: list[str], says: str
     options = [] if "--save" in arguments else ["--save", "drawing.png"]
     if "-i" in arguments:
         options = []
-    # An empty cache and no package index: whoever needs the model gets another sentence.
-    done = run(folder, "locate", *arguments, *options, WHEREIN_CACHE=str(folder / "cache"), PIP_NO_INDEX="1")
-    check_refused(done, says)
+    check_refused(run_without_the_model(folder, "locate", *arguments, *options), says)
     assert tree(folder) == before
+
+
+def test_a_truncated_jpeg_on_stdin(folder: Path) -> None:
+    before = tree(folder)
+    options = ("-", "a cat", "--json", "--save", "out.png")
+    check_refused(run_without_the_model(folder, "locate", *options, given=folder / "cut.jpg"), "damaged or cut short")
+    check_refused(run_without_the_model(folder, "caption", "-", given=folder / "cut.jpg"), "damaged or cut short")
+    assert tree(folder) == before
+
+
+def test_a_cache_that_is_a_file(folder: Path) -> None:
+    before = tree(folder)
+    cache = str(folder / "notes.jpg")
+    done = run_without_the_model(folder, "locate", PHOTO, "a cat", "--save", "out.png", WHEREIN_CACHE=cache)
+    check_refused(done, f"The cache {cache} could not be written")
+    assert tree(folder) == before
+
+
+def test_a_folder_that_cannot_be_read(folder: Path) -> None:
+    (folder / "folder").chmod(0)
+    try:
+        if os.access(folder / "folder", os.R_OK):
+            pytest.skip("this user, root perhaps, may read every folder")
+        check_refused(run_without_the_model(folder, "locate", "folder", "a cat"), "cannot be read: Permission denied")
+        inside = run_without_the_model(folder, "locate", "folder/cat.jpg", "a cat")
+        check_refused(inside, "folder/cat.jpg")
+    finally:
+        (folder / "folder").chmod(0o700)
 
 
 def test_caption_refuses_the_same_images(folder: Path) -> None:
@@ -133,48 +164,63 @@ def test_control_tokens_of_the_model(folder: Path, phrase: str) -> None:
 
 
 @pytest.fixture
-def adapter(tmp_path: Path, default_vlm: FrozenVLM) -> Path:
-    """A sound, untrained PIN adapter for the default model."""
+def adapter(tmp_path: Path, tiny_vlm: FrozenVLM) -> Path:
+    """A sound, untrained PIN adapter, for a model that none of these commands asks."""
     from wherein.methods.adapter import save
     from wherein.methods.pin import PinConfig, PositionalInsert
 
-    config = PinConfig(*default_vlm.grid, default_vlm.feature_dim, codec=default_vlm.codec)
+    config = PinConfig(*tiny_vlm.grid, tiny_vlm.feature_dim, codec=tiny_vlm.codec)
     weights = PositionalInsert(config).state_dict()
-    return save(tmp_path / "adapter", "pin", default_vlm, config.to_dict(), weights, "card")
+    return save(tmp_path / "adapter", "pin", tiny_vlm, config.to_dict(), weights, "card")
 
 
+@pytest.mark.usefixtures("default_vlm")  # its parts are in the cache then: fetching them is told on stderr
 def test_adapter_of_another_model(folder: Path, adapter: Path) -> None:
-    about = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(
-        json.dumps({**about, "base_model": "llava-1.5-7b", "fingerprint": "x"})
-    )
     before = tree(folder)
-    check_refused(run(folder, "locate", PHOTO, "a cat", "--method", "pin", "--adapter", str(adapter)), "llava-1.5-7b")
+    done = run(folder, "locate", PHOTO, "a cat", "--adapter", str(adapter), "--json", "--save", "out.png")
+    check_refused(done, "was made for another model ('tiny' there, 'default' here)")
     assert tree(folder) == before
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "missing"])
-def test_damaged_adapter(
-    folder: Path, adapter: Path, default_vlm: FrozenVLM, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
-) -> None:
+@pytest.mark.parametrize(
+    ("method", "says"), [("lora", "made for the method 'pin', but here it is 'lora'"), ("text", "has nothing to load")]
+)
+def test_adapter_of_another_method(folder: Path, adapter: Path, method: str, says: str) -> None:
+    before = tree(folder)
+    given = ("--adapter", str(adapter), "--method", method, "--save", "out.png")
+    check_refused(run_without_the_model(folder, "locate", PHOTO, "a cat", *given), says)
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *(("adapter_config.json", damage) for damage in ("cut", "garbage", "empty", "missing")),
+        *(("adapter_model.safetensors", damage) for damage in ("cut", "garbage", "empty", "missing", "flipped")),
+    ],
+)
+def test_damaged_adapter(folder: Path, adapter: Path, name: str, damage: str) -> None:
     sound = (adapter / name).read_bytes()
+    flipped = sound[:-1] + bytes([sound[-1] ^ 1])
+    damaged = {"cut": sound[: len(sound) // 2], "garbage": b"\xff" * 99, "empty": b"", "flipped": flipped}
     if damage == "missing":
         (adapter / name).unlink()
     else:
-        (adapter / name).write_bytes({"cut": sound[: len(sound) // 2], "garbage": b"\xff" * 99, "empty": b""}[damage])
-    monkeypatch.setattr("wherein.vlm.load_vlm", lambda *arguments: default_vlm)
-    result = CliRunner().invoke(app, ["locate", PHOTO, "a cat", "--adapter", str(adapter), "--method", "pin"])
-    assert isinstance(result.exception, AdapterError) and result.stdout == result.stderr == ""
-    assert name in str(result.exception) and len(str(result.exception).splitlines()) == 1
+        (adapter / name).write_bytes(damaged[damage])
+    before = tree(folder)
+    given = ("--adapter", str(adapter), "--json", "--save", "out.png")
+    check_refused(run_without_the_model(folder, "locate", PHOTO, "a cat", *given), name)
+    assert tree(folder) == before
 
 
-def test_adapter_for_a_method_without_one(
-    folder: Path, adapter: Path, default_vlm: FrozenVLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("wherein.vlm.load_vlm", lambda *arguments: default_vlm)
-    result = CliRunner().invoke(app, ["locate", PHOTO, "a cat", "--adapter", str(adapter), "--method", "text"])
-    assert isinstance(result.exception, InputError) and "text" in str(result.exception)
+def test_adapter_of_a_training_that_fell_apart(folder: Path, adapter: Path, tiny_vlm: FrozenVLM) -> None:
+    from wherein.methods.adapter import save
+
+    save(adapter, "pin", tiny_vlm, {}, {"layers.0.weight": torch.full((2, 2), float("nan"))}, "card")
+    before = tree(folder)
+    given = ("--adapter", str(adapter), "--save", "out.png")
+    check_refused(run_without_the_model(folder, "locate", PHOTO, "a cat", *given), "not finite in layers.0.weight")
+    assert tree(folder) == before
 
 
 def test_one_pixel_is_an_image(folder: Path) -> None:

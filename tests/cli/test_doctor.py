@@ -71,6 +71,18 @@ def test_a_core_package_out_of_range_is_a_problem(monkeypatch: pytest.MonkeyPatc
     assert "but 4.0 is installed" in problem and "pip install" in problem
 
 
+def test_trained_weights_of_something_else_are_not_those_of_the_default_model(
+    monkeypatch: pytest.MonkeyPatch, healthy: None, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "files", lambda package: tmp_path)
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "adapter_model.safetensors").touch()
+    assert any("no trained weights" in problem for problem in doctor.report()["problems"])
+    (tmp_path / "vlm" / "weights").mkdir(parents=True)
+    (tmp_path / "vlm" / "weights" / "default.safetensors").touch()
+    assert not any("no trained weights" in problem for problem in doctor.report()["problems"])
+
+
 def test_a_torchvision_that_cannot_be_imported_is_found(tmp_path: Path) -> None:
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     found = json.loads(run("--json", PYTHONPATH=str(tmp_path)).stdout)

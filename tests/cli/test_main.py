@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+FULL = Path("/dev/full")
 
 # A verb of our own, attached to the real app, ends as the test wants.
 PROGRAM = """
@@ -65,6 +69,42 @@ def test_a_reader_that_went_away_is_no_complaint(lines: int) -> None:
         process.stdin.close()  # only now may it print
         assert process.stderr.read() == ""
     assert process.returncode == 1
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["--version", "--help", "models --json", "end"])
+def test_a_full_disk_behind_stdout_is_one_sentence(command: str, unbuffered: str) -> None:
+    """Caught in the midst of printing, which Python may do at once or late, and said once, not again at exit."""
+    verb = ["-m", "wherein", *command.split()]
+    if command == "end":
+        verb = ["-c", PROGRAM.format(body="[print('a line') for _ in range(10_000)]")]
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, *verb],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    (sentence,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert sentence.startswith("wherein: Cannot write to standard output: No space left") and sentence.endswith(".")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
+def test_a_full_disk_elsewhere_is_not_taken_for_stdout() -> None:
+    done = end("open('/dev/full', 'wb', 0).write(b'x')")
+    assert done.returncode == 1 and done.stdout == "" and "OSError" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_a_closed_stdout_is_one_sentence() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"'{sys.executable}' -m wherein --version >&-"], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.startswith("wherein: Standard output is closed")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy() -> None:

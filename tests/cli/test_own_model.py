@@ -68,7 +68,7 @@ def test_it_can_be_taught_what_is_absent_in_steps_of_several_batches(model: Path
     assert grounding["absent"] == (grounding["absent_probability"] >= 0.5)
     other = run("train", "pin", "--model", model, "--out", tmp_path / "other", "--batch", 4, "--at-once", 3)
     assert isinstance(other.exception, InputError) and "parts of 3" in str(other.exception)
-    assert not (tmp_path / "other" / "cache").exists()
+    assert not (tmp_path / "other").exists()
 
 
 def test_without_an_adapter_the_model_is_asked_as_it_is(model: Path, photo: Path) -> None:

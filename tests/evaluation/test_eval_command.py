@@ -105,6 +105,8 @@ def test_pairs(dataset: Path) -> None:
     results = json.loads(done.stdout)
     assert (results["protocol"], results["n"], results["methods"]["whole"]["miou"]) == ("phrases", 1, 0.5)
     assert (results["format"], results["expected_images"], results["complaints"]) == ("pairs", None, [])
+    named = json.loads(invoke(dataset, "--protocol", "pairs", "--json", "-", data="pairs.json").stdout)
+    assert (named["protocol"], named["n"], named["methods"]["whole"]["miou"]) == ("pairs", 1, 0.5)
 
 
 def test_phrases_without_a_target_are_asked(doubtful: Path, created: dict[str, FakeMethod]) -> None:
@@ -115,6 +117,8 @@ def test_phrases_without_a_target_are_asked(doubtful: Path, created: dict[str, F
     assert (results["protocol"], results["n"], results["images"]) == ("phrases", 4, 2)
     figures = results["methods"]["whole"]
     assert (figures["n_acc"], figures["t_acc"], figures["n_no_target"]) == (0.5, 1, 4)
+    pairs = ["--data", str(doubtful), "--split", "val", "--protocol", "pairs", "--json", "-"]
+    assert json.loads(CliRunner().invoke(app(), pairs).stdout)["methods"]["whole"]["n_no_target"] == 4
     assert results["methods"]["centre"]["n_acc"] == 0
     (doubtful / "images" / "1.png").write_bytes(b"no image")
     (doubtful / "images" / "2.png").write_bytes(b"no image")
@@ -270,8 +274,7 @@ def test_the_help_names_every_method() -> None:
     ("options", "message"),
     [
         (["--method", "pinn"], "no method 'pinn'"),
-        (["--protocol", "flickr"], "no protocol 'flickr'"),
-        (["--protocol", "pairs"], "choose one of auto, pin, phrases"),
+        (["--protocol", "flickr"], "no protocol 'flickr'; choose one of auto, pin, phrases, pairs"),
         (["--format", "pairs"], "is not recognised as a data set; this was looked for: pairs ("),
         (["--format", "tar"], "no format 'tar': choose auto, coco, lvis"),
         (["--split", "val"], "annotations.json has no splits, but the split 'val' was chosen"),

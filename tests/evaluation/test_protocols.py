@@ -53,7 +53,7 @@ def test_pin_on_the_real_photographs(evalset: Path) -> None:
 
 def test_what_cannot_be_selected_is_told(dataset: Path) -> None:
     annotations, images = dataset / "annotations.json", dataset / "images"
-    with pytest.raises(InputError, match="no protocol 'pins'; choose one of auto, pin, phrases"):
+    with pytest.raises(InputError, match="no protocol 'pins'; choose one of auto, pin, phrases, pairs"):
         select("pins", annotations, images)
     with pytest.raises(InputError, match="annotations.json has no splits, but the split 'val' was chosen"):
         select("pin", annotations, images, split="val")

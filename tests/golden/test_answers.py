@@ -24,7 +24,7 @@ from wherein.vlm.base import FrozenVLM
 
 EXAMPLES = Path(str(files("wherein"))) / "examples"
 PHRASES = {name: truth["phrase"] for name, truth in json.loads((EXAMPLES / "truth.json").read_text()).items()}
-MOVED = {"pin": 1, "heads": 0, "cam": 0}  # photographs whose box may be elsewhere
+MOVED = {"pin": 1, "heads": 0, "cam": 0, "pixel": 1}  # photographs whose box may be elsewhere
 PIXELS, SCORE, ABSENT = 16, 0.06, 0.12  # the most that an edge, a score and an absent probability may move
 CAPTIONS = 1  # that may differ
 

@@ -155,6 +155,39 @@ def test_damaged_weights(tiny_vlm: Any, tmp_path: Path, kept: int) -> None:
     assert adapter.WEIGHTS in refused(tmp_path, tiny_vlm)
 
 
+def flip(path: Path) -> None:
+    """Change one bit of the last tensor: the file is as readable as it was."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_the_weights_is_told(tiny_vlm: Any, tmp_path: Path) -> None:
+    flip(save(tmp_path, tiny_vlm) / adapter.WEIGHTS)
+    assert "SHA-256" in (sentence := refused(tmp_path, tiny_vlm)) and "fetch the whole adapter again" in sentence
+    with pytest.raises(AdapterError, match="SHA-256"):
+        adapter.check(tmp_path)
+    assert "SHA-256" in push_refused(tmp_path) and adapter.method_of(tmp_path) == "pin"
+    assert f"{adapter.DIGEST} is not a text" in refused(edit(tmp_path, **{adapter.DIGEST: None}), tiny_vlm)
+
+
+def test_an_adapter_from_before_hashes_is_loaded(tiny_vlm: Any, tmp_path: Path) -> None:
+    about = json.loads((save(tmp_path, tiny_vlm) / adapter.CONFIG).read_text())
+    assert len(about.pop("weights_sha256")) == 64
+    (tmp_path / adapter.CONFIG).write_text(json.dumps(about))
+    flip(tmp_path / adapter.WEIGHTS)
+    assert adapter.load(tmp_path, "pin", tiny_vlm)[0] == {"value": 1.0} and adapter.check(tmp_path) == "pin"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weights_that_are_not_finite(tiny_vlm: Any, tmp_path: Path, value: float, dtype: torch.dtype) -> None:
+    """Under them every box would be no box."""
+    weights = {"bias": torch.zeros(2, dtype=dtype), "weight": torch.full((2, 3), value, dtype=dtype)}
+    adapter.save(tmp_path, "pin", tiny_vlm, {}, weights, CARD)
+    assert "not finite in weight" in refused(tmp_path, tiny_vlm)
+
+
 def test_missing_files(tiny_vlm: Any, tmp_path: Path) -> None:
     assert "folder" in refused(tmp_path / "nowhere", tiny_vlm)
     assert adapter.CONFIG in refused(tmp_path, tiny_vlm)

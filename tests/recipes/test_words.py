@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from wherein.errors import InputError
 from wherein.vlm.connector import SHARE, Connector, likely
 
 CELLS, ENTRIES = 12, 5  # the last entry is "nothing"
@@ -91,15 +92,37 @@ def learner() -> Any:
     return SimpleNamespace(connector=connector, device=torch.device("cpu"), entries=entries.__getitem__)
 
 
-def test_words_go_on_where_they_were_killed(words: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"PASTED": 2, "PLAIN": 1, "PROTOTYPES": 1, "SAVE_AFTER": -1}.items():
+@pytest.fixture
+def short(words: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Steps of four images, each of which leaves a checkpoint."""
+    for name, value in {"PASTED": 2, "PLAIN": 1, "PROTOTYPES": 1}.items():
         monkeypatch.setattr(words, name, value)
+    monkeypatch.setattr(words.checkpoint, "SAVE_AFTER", -1)
+    return words
+
+
+def test_words_go_on_where_they_were_killed(short: ModuleType, tmp_path: Path) -> None:
     straight, killed = learner(), learner()
-    words.fit_words(straight, Images(), 6, 0, tmp_path / "straight.pt")
+    short.fit_words(straight, Images(), 6, 0, tmp_path / "straight.pt", {"seed": 0})
     with pytest.raises(KeyboardInterrupt):
-        words.fit_words(killed, Images(dies_at=7), 6, 0, tmp_path / "killed.pt")  # in the fourth step
-    resumed = learner()
-    words.fit_words(resumed, Images(dies_at=6), 6, 0, tmp_path / "killed.pt")  # three steps of two images were left
+        short.fit_words(killed, Images(dies_at=7), 6, 0, tmp_path / "killed.pt", {"seed": 0})  # in the fourth step
+    resumed = learner()  # three steps of two images were left
+    short.fit_words(resumed, Images(dies_at=6), 6, 0, tmp_path / "killed.pt", {"seed": 0})
     start, end, again = (vlm.connector.state_dict() for vlm in (learner(), straight, resumed))
     assert all(torch.equal(end[key], again[key]) for key in end)
     assert not torch.equal(start["skip.weight"], end["skip.weight"])
+
+
+def test_words_of_another_run_are_refused_and_none_are_asked_for_in_no_steps(short: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "words.pt"
+    short.fit_words(learner(), Images(), 0, 0, path, {"seed": 0})
+    assert not [*tmp_path.iterdir()]
+    short.fit_words(learner(), Images(), 2, 0, path, {"seed": 0})
+    for steps, seed, key in ((2, 1, "seed 0, not 1"), (3, 0, "steps 2, not 3")):
+        with pytest.raises(InputError, match=key):
+            short.fit_words(learner(), Images(dies_at=0), steps, seed, path, {"seed": seed})
+    left = learner()
+    short.fit_words(left, Images(dies_at=0), 0, 1, path, {"seed": 1})
+    assert all(
+        torch.equal(a, b) for a, b in zip(left.connector.parameters(), learner().connector.parameters(), strict=True)
+    )

@@ -19,7 +19,7 @@ from wherein.synth.shards import write_shards
 from wherein.synth.workers import on_this_machine
 from wherein.training.adapters import card, split, train
 from wherein.training.boxes import BoxTask, Recipe
-from wherein.training.sources import labelled, sources
+from wherein.training.sources import Material, labelled, sources
 from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig
 
@@ -92,7 +92,8 @@ def test_another_picture_of_the_same_name_is_another_set(tmp_path: Path) -> None
         Image.new("RGB", (90, 90)).save(tmp_path / folder / "ground.png")
 
     def about(folder: str) -> dict[str, Any]:
-        return sources(64, 1, 4, 0, objects=tmp_path / folder, backgrounds=tmp_path / folder).about
+        material = Material.found(objects=tmp_path / folder, backgrounds=tmp_path / folder)
+        return sources(material, 64, 1, 4, 0).about
 
     first = about("mine")
     assert first == about("elsewhere") and json.dumps(first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wherein.errors import InputError
-from wherein.training.trainer import KEPT, TrainConfig, checkpoints, fit
+from wherein.journal import locked
+from wherein.training.trainer import KEPT, STATE, TENSORS, TrainConfig, checkpoints, fit
 
 CONFIG = TrainConfig(steps=12, learning_rate=1e-2, warmup=3, evaluate_every=4, save_every=3)
 
@@ -151,6 +153,78 @@ def test_resuming_with_other_data_or_another_method_is_refused(tmp_path: Path) -
         with pytest.raises(InputError, match="same settings"):
             fit(Line(), CONFIG, tmp_path, resume=True, about=about)
     fit(Line(), CONFIG, tmp_path, resume=True, about={"method": "pin", "images": 64})
+
+
+def test_a_refusal_names_what_differs_and_nothing_else(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(Line(stop_at=4), CONFIG, tmp_path, about={"model fingerprint": "29457d114be8c107", "method": "pin"})
+    with pytest.raises(InputError) as refused:
+        fit(Line(), CONFIG, tmp_path, resume=True, about={"model fingerprint": "0123456789abcdef", "method": "pin"})
+    assert str(refused.value) == (
+        f"{tmp_path / 'checkpoint-0000003'} was made with model fingerprint 29457d114be8c107, not 0123456789abcdef: "
+        "resume with the same settings."
+    )
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    """The second is refused at once, whatever the first is doing, and the first goes on."""
+
+    class Disturbed(Line):
+        """While it takes a step, and while it measures, another run is begun in its folder."""
+
+        def another(self) -> None:
+            for resume in (False, True):
+                with pytest.raises(InputError, match=f"Another process writes to {tmp_path}"):
+                    fit(Line(), CONFIG, tmp_path, resume=resume)
+
+        def loss(self, step: int, steps: int) -> Tensor:
+            self.another()
+            return super().loss(step, steps)
+
+        def evaluate(self, step: int, folder: Path) -> dict[str, float]:
+            self.another()
+            return super().evaluate(step, folder)
+
+    task = Disturbed()
+    fit(task, CONFIG, tmp_path)
+    assert task.steps == list(range(12)) and len(checkpoints(tmp_path)) == KEPT
+    with locked(tmp_path):  # and it has let go
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (STATE, b""),
+        (STATE, b'{"step": 6, "recent": ['),
+        (STATE, b"[1]"),
+        (STATE, b"{}"),
+        (STATE, b"\xff"),
+        (STATE, None),
+    ]
+    + [(TENSORS, b""), (TENSORS, b"\xff" * 99), (TENSORS, None), (TENSORS, "cut"), (TENSORS, "another's")],
+)
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str, content: bytes | str | None) -> None:
+    """And what it says to do helps: the run goes on from the checkpoint before."""
+    with pytest.raises(KeyboardInterrupt):
+        fit(Line(stop_at=7), CONFIG, tmp_path)
+    newest = checkpoints(tmp_path)[-1]
+    file = newest / name
+    if content is None:
+        file.unlink()
+    elif content == "another's":
+        save_file({"module.other": torch.zeros(3)}, file)
+    else:
+        file.write_bytes(file.read_bytes()[:-9] if content == "cut" else bytes(content))  # type: ignore[arg-type]
+    with pytest.raises(InputError) as refused:
+        fit(Line(), CONFIG, tmp_path, resume=True)
+    assert str(refused.value) == (
+        f"{file} is damaged: remove the folder {newest}, and --resume goes on from what is left."
+    )
+    shutil.rmtree(newest)
+    task = Line()
+    fit(task, CONFIG, tmp_path, resume=True)
+    assert task.steps == list(range(3, 12))
 
 
 def test_the_rate() -> None:

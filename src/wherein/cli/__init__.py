@@ -3,6 +3,7 @@
 Notable choices:
 - an error of ours is one sentence on stderr and exit status 2, as a wrong option is; anything else is a defect and
   keeps its traceback
+- so is a standard output that cannot be written; of a reader that went away (`| head`) nothing is said
 - verbs import what is heavy inside their functions, so `wherein --help` answers at once
 """
 
@@ -15,7 +16,8 @@ from typing import Annotated
 import typer
 
 from wherein.cli import caption, compose, doctor, eval, heads, locate, models, objects, probe, reproduce, train, vqa
-from wherein.errors import WhereinError
+from wherein.cli.output import telling
+from wherein.errors import InputError, WhereinError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("locate")(locate.locate)
@@ -52,14 +54,25 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a phrase may hold what this terminal cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = telling(sys.stdout)
     try:
+        if sys.stdout is None:  # as Python has it where the descriptor was closed
+            raise InputError("Standard output is closed: send it to a file, or to /dev/null.")
         try:
             app()
         finally:
             sys.stdout.flush()  # here, where a reader that went away (`| head`) can still be caught
     except WhereinError as error:
         typer.echo(f"wherein: {' '.join(str(error).split())}", err=True)  # one line, whatever a file is called
+        _drop_output()
         sys.exit(2)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
+        _drop_output()
         sys.exit(1)
+
+
+def _drop_output() -> None:
+    """What could not be printed goes nowhere, or Python complains of it once more at exit."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, metadata, version
 from importlib.resources import files
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -128,7 +127,7 @@ def _weight_problems(cache: dict[str, Any]) -> list[str]:
         for part in cache["parts"]
         if part["state"] != "verified"
     ]
-    if not any(Path(str(files("wherein"))).rglob("*.safetensors")):
+    if not (files("wherein") / "vlm" / "weights" / "default.safetensors").is_file():
         problems.append("This installation holds no trained weights of the default model: reinstall wherein.")
     return problems
 

@@ -52,8 +52,8 @@ Format = Annotated[
 Protocol = Annotated[
     str,
     typer.Option(
-        help="pin: images with at most 3 objects, asked by category name; phrases: every phrase; "
-        "auto: pin for data with categories."
+        help="pin: images with at most 3 objects, asked by category name; phrases: every phrase, "
+        "as does pairs; auto: pin for data with categories."
     ),
 ]
 Split = Annotated[str | None, typer.Option(help="The part of it, where it has several: val, test, testA ...")]
@@ -155,6 +155,7 @@ class Run:
         from rich.console import Console
 
         from wherein.evaluation import Journal, askable, to_table
+        from wherein.evaluation.protocols import asks_every_phrase
         from wherein.evaluation.records import folders, origin
 
         samples = askable(self.samples, vlm.check_phrase, self.complaints)
@@ -169,7 +170,7 @@ class Run:
             **settings,
         }
         with Journal(self.path and self.path.with_suffix(".records.jsonl"), made_by) as journal:
-            outcomes = _ask(samples, methods, journal, self.complaints, no_target=self.protocol == "phrases")
+            outcomes = _ask(samples, methods, journal, self.complaints, no_target=asks_every_phrase(self.protocol))
             if not any(outcome.records for outcome in outcomes):
                 raise InputError(f"No image of {self.dataset.files[0]} could be asked about.")
             results = self._write(outcomes, vlm, methods)

@@ -64,13 +64,6 @@ def train(
         raise InputError(f"There is no preset {preset!r}: choose auto, {', '.join(RECIPES)}.")
     if composites is not None and keep_held_out:
         raise InputError("--keep-held-out chooses what is pasted: it says nothing of --composites, which are made.")
-    for folder in (composites, objects, backgrounds):
-        if folder is not None and not folder.is_dir():
-            raise InputError(f"{folder} is not a folder.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Cannot write to {out}: {error.strerror}.") from error
     figures: dict[str, Any] = train_adapter(
         method,
         out,

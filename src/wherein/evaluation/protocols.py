@@ -45,8 +45,13 @@ def every_phrase(sample: Sample) -> bool:
     return bool(sample.objects)
 
 
-PROTOCOLS: dict[str, Callable[[Sample], bool]] = {"pin": pin, "phrases": every_phrase}
-"""The protocols by name: which images of a data set they ask about."""
+PROTOCOLS: dict[str, Callable[[Sample], bool]] = {"pin": pin, "phrases": every_phrase, "pairs": every_phrase}
+"""The protocols by name: which images of a data set they ask about. `pairs` is `phrases`, as lists of pairs call it."""
+
+
+def asks_every_phrase(protocol: str) -> bool:
+    """Whether a protocol asks for phrases, which may mean nothing in an image, and not for categories."""
+    return PROTOCOLS[protocol] is every_phrase
 
 
 def protocol_for(dataset: Dataset, name: str = AUTO) -> str:
@@ -91,7 +96,7 @@ def select(
         raise InputError(f"The limit is {limit}, but at least 1 image must be evaluated.")
     dataset = data if isinstance(data, Dataset) else open_dataset(data, folder, AUTO, split)
     name = protocol_for(dataset, protocol)
-    takes, more = PROTOCOLS[name], no_target and name == "phrases"
+    takes, more = PROTOCOLS[name], no_target and asks_every_phrase(name)
     samples: list[Sample] = []
     for sample in dataset.samples(complain):
         if not takes(sample) and not (more and sample.absent):

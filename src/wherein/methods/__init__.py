@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from wherein.errors import AdapterError, InputError
 from wherein.methods import cam, centre, coop, heads, in_context, lora, pin, pixel, text, vpt  # noqa: F401  (each registers itself)
+from wherein.methods.adapter import check as check_adapter
 from wherein.methods.adapter import method_of
 from wherein.methods.base import REGISTRY, Method
 from wherein.methods.insert import Inserted
@@ -26,8 +27,8 @@ def check(name: str, model: str, adapter: str | Path | None = None) -> type[Meth
     """What `create` would bind to the model called `model`, as by `load_vlm`: for what can be told of a method and an
     adapter without a model to be told before one is loaded.
 
-    Raises InputError and AdapterError as `create` does, except that of an adapter no more is read than that it is there
-    and for which method; and InputError where "auto" is to be the best on a model that there is not.
+    Raises InputError and AdapterError as `create` does, except that an adapter for another model is not told from one
+    for this; and InputError where "auto" is to be the best on a model that there is not.
     """
     method = _class(name, adapter, lambda: best_method(model))
     if method.built_in_only and model != "default":
@@ -36,7 +37,7 @@ def check(name: str, model: str, adapter: str | Path | None = None) -> type[Meth
         )
     if adapter is None and issubclass(method, Inserted):
         method.shipped(model)
-    if adapter is not None and (made_for := method_of(adapter)) != method.name:
+    if adapter is not None and (made_for := check_adapter(adapter)) != method.name:
         raise AdapterError(
             f"The adapter {adapter} was made for the method {made_for!r}, but here it is {method.name!r}."
         )

@@ -3,6 +3,7 @@
 Notable choices:
 - a folder is written at once or not at all
 - of a repository only these three files are ever fetched or uploaded: nothing that could be executed, no pickle
+- the configuration holds the SHA-256 of the weights: a flipped byte in them would be no error, only another answer
 - a method without weights needs no folder: its configuration alone is its adapter, a JSON file
 - an adapter belongs to a model by the model's fingerprint, not by its name: a Hub id, and a folder with the same model
   in it, are one. The facts kept beside the fingerprint are there to say what differs
@@ -10,6 +11,7 @@ Notable choices:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -32,6 +35,7 @@ from wherein.vlm.base import FrozenVLM
 
 CONFIG, WEIGHTS, CARD = FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md")
 VERSION = 2  # of the configuration's layout
+DIGEST = "weights_sha256"  # of the file of weights; adapters that were saved without it are loaded as they are
 TEXTS, OBJECTS = ("method", "base_model", "fingerprint"), ("base", "config")
 HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/\w[\w.-]*)(?:@(\S+))?", re.ASCII)  # user/repo[@revision]
 HERE = "path/to/this/adapter"  # what a model card calls the adapter until it has a name on the Hub
@@ -53,6 +57,7 @@ def save(
     with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as temporary:
         place = Path(temporary)
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, place / WEIGHTS)
+        about[DIGEST] = _digest(place / WEIGHTS)
         (place / CARD).write_text(_whole_card(card, method, vlm.name), encoding="utf-8")
         (place / CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         (target / CONFIG).unlink(missing_ok=True)
@@ -86,7 +91,7 @@ def load(name: str | Path, method: str, vlm: FrozenVLM) -> tuple[dict[str, Any],
             f"The adapter {name} was made for another model ({about['base_model']!r} there, {vlm.name!r} here): "
             f"{_difference(about['base'], facts(vlm))}."
         )
-    return about["config"], {} if place.is_file() else _weights(place)
+    return about["config"], {} if place.is_file() else _weights(place, about)
 
 
 def find(name: str | Path) -> Path:
@@ -117,6 +122,18 @@ def method_of(name: str | Path) -> str:
     return str(_read(find(name))["method"])
 
 
+def check(name: str | Path) -> str:
+    """The method that the adapter called `name` is for, after all was looked at that can be without its model.
+
+    Raises AdapterError when it is not there, or anything of it is missing or damaged.
+    """
+    place = find(name)
+    about = _read(place)
+    if place.is_dir():
+        _weights(place, about)
+    return str(about["method"])
+
+
 def found(name: str | Path) -> dict[str, Any]:
     """What an adapter without weights says of how it was come by; nothing where it says nothing."""
     return dict(_read(find(name)).get("found", {}))
@@ -134,8 +151,7 @@ def push_to_hub(folder: str | Path, repo_id: str, private: bool = False, token: 
         raise AdapterError(f"{repo_id!r} is not the id of a repository on the Hub: expected user/name.")
     if missing := [name for name in FILES if not (place / name).is_file()]:
         raise AdapterError(f"No adapter at {folder} to upload: {' and '.join(missing)} not found.")
-    _read(place)
-    _weights(place)
+    _weights(place, _read(place))
     if huggingface_hub.is_offline_mode():
         raise AdapterError(f"{folder} cannot be uploaded to {repo_id} while HF_HUB_OFFLINE is set: unset it.")
     with tempfile.TemporaryDirectory() as temporary:
@@ -209,16 +225,36 @@ def _check(about: dict[str, Any]) -> None:
     for key in TEXTS:
         if not isinstance(about[key], str):
             raise TypeError(f"{key} is not a text")
+    if not isinstance(about.get(DIGEST, ""), str):
+        raise TypeError(f"{DIGEST} is not a text")
     for key in OBJECTS:
         if not isinstance(about[key], dict):
             raise TypeError(f"{key} is not an object")
 
 
-def _weights(place: Path) -> dict[str, Tensor]:
+def _weights(place: Path, about: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights in a folder whose configuration is `about`. Raises AdapterError where they are not what was saved."""
+    path = place / WEIGHTS
     try:
-        return load_file(place / WEIGHTS)
+        digest, weights = _digest(path), load_file(path)
     except (OSError, SafetensorError) as error:
-        raise AdapterError(f"{place / WEIGHTS} cannot be read ({error}); it is damaged or incomplete.") from error
+        raise AdapterError(f"{path} cannot be read ({error}); it is damaged or incomplete.") from error
+    if about.get(DIGEST, digest) != digest:
+        raise AdapterError(
+            f"{path} is not the file that {CONFIG} beside it was saved with, as its SHA-256 is another: it was damaged "
+            "or exchanged, so copy or fetch the whole adapter again."
+        )
+    if broken := [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]:
+        raise AdapterError(
+            f"{path} holds values that are not finite in {broken[0]}: its training fell apart, so train it again."
+        )
+    return weights
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _same_but_quantised(there: dict[str, Any], vlm: FrozenVLM) -> bool:

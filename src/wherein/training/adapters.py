@@ -12,14 +12,15 @@ from scipy.optimize import minimize
 from scipy.special import logit
 
 from wherein.errors import InputError
+from wherein.journal import check_place
 from wherein.methods import adapter
 from wherein.methods.base import REGISTRY
 from wherein.methods.insert import Inserted
 from wherein.training.boxes import RECIPES, BoxTask, Recipe
 from wherein.training.processes import Processes
-from wherein.training.sources import sources
+from wherein.training.sources import Material, sources
 from wherein.training.store import FeatureStore
-from wherein.training.trainer import TrainConfig, fit, tensorboard
+from wherein.training.trainer import TrainConfig, check_begun, fit, tensorboard
 
 HELD_OUT = 160  # composites of held-out categories for validation and calibration
 NEVER = (0.0, 0.0, 0.5)  # calibration of an insert that was never asked for what is not there, and its accuracy
@@ -61,13 +62,21 @@ def train(
     thing is not there; None: as the preset has it. `keep_held_out`: paste the categories of COCO and VOC, too, for a
     user who evaluates elsewhere.
 
-    Raises InputError for options and models that do not go together, before anything is encoded, and for images that
-    cannot be used.
+    Raises InputError for options and models that do not go together, before anything is encoded or written, and for
+    images that cannot be used; for what is wrong without the model, before it is loaded.
     """
     from wherein.vlm import load_vlm
 
     tensorboard()
     began, processes = time.time(), Processes()
+    if processes.first:
+        check_place(out)
+        check_place(cache)
+    check_begun(out, resume)
+    known = batch or (RECIPES[preset].batch if preset in RECIPES else None)  # what "auto" is the model decides
+    if known is not None:
+        split(Recipe(batch=known), at_once)
+    material = Material.found(composites, objects, backgrounds)
     vlm = load_vlm(model, device, dtype, bits, size)
     preset = ("default" if vlm.keeps_cells else "paper") if preset == "auto" else preset
     recipe, kind = RECIPES[preset], REGISTRY[method]
@@ -76,7 +85,7 @@ def train(
     assert issubclass(kind, Inserted)
     torch.manual_seed(seed)
     insert = kind.begin(vlm, preset)
-    found = sources(vlm.size[0], recipe.min_objects, images, seed, composites, objects, backgrounds, keep_held_out)
+    found = sources(material, vlm.size[0], recipe.min_objects, images, seed, keep_held_out)
     with processes.first_alone():
         train_store = FeatureStore(cache, vlm, found.train, found.images, {**found.about, "split": "train"}).build()
         held_out = FeatureStore(cache, vlm, found.held_out, HELD_OUT, {**found.about, "split": "held out"}).build()
@@ -85,8 +94,8 @@ def train(
     schedule = TrainConfig(steps, rate, final=recipe.final, batches=batches, seed=seed)
     public = {key: value.name if isinstance(value, Path) else value for key, value in found.about.items()}
     public |= {"images a step": recipe.batch * batches, "absent": recipe.absent}
-    settings = {"method": method, "preset": preset, "images": found.images, **public}
-    figures = fit(task, schedule, out, resume, settings)
+    settings = {"method": method, "model fingerprint": vlm.fingerprint, "preset": preset, "images": found.images}
+    figures = fit(task, schedule, out, resume, settings | public)
     if not processes.first:
         return figures
     scale, shift, balanced = calibrate(task, found.held_out_names, seed) if recipe.absent else NEVER

@@ -6,6 +6,8 @@ Notable choices:
   Pictures with a trace stay whole, as published
 - pictures are mirrored where regions are learnt only, as published, and their phrases with them (`Scene.mirror`)
 - a phrase must mean one thing of its picture: of several boxes a model could only learn the middle
+- some of a picture's regions are described, and the boxes of all come along: what is a thing is no background, even
+  where nothing is said of it this time
 - prompts before a caption are phrasings of our own, as many as were published
 """
 
@@ -57,7 +59,8 @@ SHORT = (
     "What it shows: ",
     "A short description: ",
 )
-PHRASES, REGIONS = 16, 32  # of a picture at most, as published
+PHRASES = 16  # of a picture at most, as published
+REGIONS = 32  # that are described: the release trains on as many proposals, of pictures with up to 100 boxes
 T = TypeVar("T")
 
 
@@ -203,7 +206,10 @@ def varied(lesson: Lesson, lessons: Lessons, rng: np.random.Generator) -> Lesson
     """A lesson as it is shown this time: at one of the scales of the `lessons` that it is from, or mirrored.
 
     Above a scale of 1 it is a window of its picture, unless that would hold nothing of what is said.
+    Raises ValueError for a lesson with a trace whose picture would not stay as it is.
     """
+    if lesson.trace and (lessons.mirrors or lessons.scales is not None):
+        raise ValueError("the places of a trace do not move with the picture: its lessons have no scales and no mirror")
     if lessons.mirrors and rng.random() < 0.5:
         lesson = replace(lesson, scene=lesson.scene.mirror())
     if lessons.scales is None:
@@ -225,13 +231,14 @@ def _whole(image: NDArray[np.uint8], caption: str, leads: Sequence[str], rng: np
 
 
 def _scene(sample: Sample, most: int, rng: np.random.Generator, masks: bool = False) -> Scene:
-    """Some of the things of a picture, and the questions that ask for them."""
+    """Some of the things of a picture, the questions that ask for them, and the boxes of its other things."""
     image = sample.image()
     height, width = image.shape[:2]
     fitting = [thing for thing in sample.objects if _fits(sample, thing, width, height)]
     if not fitting:
         raise InputError(f"{sample.where or sample.path}: nothing that is labelled is inside the image.")
-    chosen = [fitting[i] for i in sorted(rng.permutation(len(fitting))[:most].tolist())]
+    order = rng.permutation(len(fitting)).tolist()
+    chosen, rest = ([fitting[i] for i in sorted(some)] for some in (order[:most], order[most:]))
     drawn = [thing.mask.decode(height, width) for thing in chosen if thing.mask is not None] if masks else []
     return Scene(
         image,
@@ -239,6 +246,7 @@ def _scene(sample: Sample, most: int, rng: np.random.Generator, masks: bool = Fa
         tuple(REFER.format(phrase=thing.phrase) for thing in chosen),
         np.stack([thing.box for thing in chosen]),
         np.stack(drawn) if masks else None,
+        np.array([thing.box for thing in rest]).reshape(-1, 4),
     )
 
 

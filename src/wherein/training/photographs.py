@@ -62,7 +62,7 @@ class PhotographTask:
             raise InputError(f"This stage learns from {', '.join(weights)}: give data of {', '.join(missing)}.")
         self.reader, self.sources, self.batch, self.seed = reader, sources, batch, seed
         self.module = reader.model.trained()
-        self._tell, self._told = tell, set[str]()
+        self._tell, self._told, self._skipped = tell, set[str](), 0
         self._kinds = list(weights)
         self._shares = np.array([weights[kind] for kind in self._kinds]) / sum(weights.values())
         self._held_out = {kind: self._first(kind, some) for kind, some in held_out.items()}
@@ -80,20 +80,23 @@ class PhotographTask:
         losses = []
         for kind in dict.fromkeys(kinds):
             own = [lesson for lesson in lessons if lesson.kind == kind]
-            losses.append(lesson_loss(self.reader, own) * (len(own) / self.batch))
+            loss, skipped = lesson_loss(self.reader, own)
+            losses.append(loss * (len(own) / self.batch))
+            self._skipped += skipped
         return torch.stack(losses).sum()
 
     @torch.inference_mode()
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         """On held-out lessons, whole pictures: `loss_<kind>`; `<kind>_p50` of phrases and masks, strict, beside that of
         the constant box; `words_off` of narratives: how far off the middle of a word's place is, as a share of the
-        square's side, beside that of the picture's middle. `unusable`: pictures that had to be drawn again so far. A
-        sheet of the first answers.
+        square's side, beside that of the picture's middle. `unusable`: pictures that had to be drawn again so far;
+        `skipped`: phrases of the steps so far that taught nothing, since they were cut off. A sheet of the first
+        answers.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        figures = {"unusable": float(len(self._told))}
+        figures = {"unusable": float(len(self._told)), "skipped": float(self._skipped)}
         for kind, lessons in self._held_out.items():
-            figures[f"loss_{kind}"] = float(np.mean([float(lesson_loss(self.reader, [one])) for one in lessons]))
+            figures[f"loss_{kind}"] = float(np.mean([float(lesson_loss(self.reader, [one])[0]) for one in lessons]))
             if kind in ("phrases", "masks"):
                 figures |= {f"{kind}_{name}": value for name, value in _found(self.reader, lessons).items()}
             if kind == "narratives":
@@ -135,18 +138,23 @@ class PhotographTask:
         return found
 
 
-def lesson_loss(reader: PixelReader, lessons: Sequence[Lesson]) -> Tensor:
-    """The loss of lessons of one kind; where regions are learnt, also that of proposals, of a model that proposes."""
+def lesson_loss(reader: PixelReader, lessons: Sequence[Lesson]) -> tuple[Tensor, int]:
+    """The loss of lessons of one kind, and how many of their phrases teach nothing, since they were cut off.
+
+    Where regions are learnt, also the loss of proposals, of a model that proposes: of all things, described or not.
+    """
     rows, frames = rows_of(reader, lessons)
     model = reader.model
     features = model.features(rows.pop("pixels"), rows["sizes"])
-    loss: Tensor = model(features=features, **rows).loss
+    out = model(features=features, **rows)
+    loss: Tensor = out.loss
     if lessons[0].kind == "regions" and model.config.proposal_dim:
         logits, boxes = model.propose(features)
-        true = [frame.to_model(one.scene.boxes) for one, frame in zip(lessons, frames, strict=True)]
+        things = [np.concatenate([one.scene.boxes, one.scene.others]) for one in lessons]
+        true = [frame.to_model(boxes) for boxes, frame in zip(things, frames, strict=True)]
         tables = [torch.from_numpy(table).float() for table in true]
         loss = loss + proposal_loss(logits, boxes, tables, model.grid, model.config.side)
-    return loss
+    return loss, int(out.skipped)
 
 
 def rows_of(reader: PixelReader, lessons: Sequence[Lesson]) -> tuple[dict[str, Any], list[Frame]]:
@@ -197,9 +205,8 @@ def _points(
     """The place float[R, T, P, 2] of each token, model pixels: its word's box, or that box's middle; 0 for none."""
     points = torch.zeros(*labels.shape, count, 2)
     for row, (lesson, frame) in enumerate(zip(lessons, frames, strict=True)):
-        for start, end, box in lesson.trace:
-            corners = corners_of(torch.from_numpy(frame.to_model(box[None])[0]).float())
-            own = [i for i, (first, last) in enumerate(spans[row]) if first < end and start < last]
+        for word, own in zip(lesson.trace, _tokens(lesson, spans[row]), strict=True):
+            corners = corners_of(torch.from_numpy(frame.to_model(word.box[None])[0]).float())
             points[row, own] = corners if count == 2 else corners.mean(0, keepdim=True)
     return points
 
@@ -242,17 +249,17 @@ def _off(reader: PixelReader, lessons: Sequence[Lesson]) -> dict[str, float]:
     side = reader.model.config.side
     for lesson in lessons:
         rows, _ = rows_of(reader, [lesson])
-        last = _last_tokens(lesson, _labels(reader, lesson.scene.phrases)[1][0])
+        spans = _labels(reader, lesson.scene.phrases)[1][0]
+        last = [own[-1] for own in _tokens(lesson, spans) if own]  # a word that was cut off has none
         told, said = rows["points"][0].mean(1)[last], reader.model(**rows).points[0].cpu().mean(1)[last]
         off += ((said - told).abs().mean(-1) / side).tolist()
         middle += ((rows["sizes"][0] / 2 - told).abs().mean(-1) / side).tolist()
     return {"words_off": float(np.mean(off)), "words_off_centre": float(np.mean(middle))} if off else {}
 
 
-def _last_tokens(lesson: Lesson, spans: Sequence[tuple[int, int]]) -> list[int]:
-    """The last token of each word with a place; a word that was cut off has none."""
-    tokens = ([i for i, (a, b) in enumerate(spans) if a < end and start < b] for start, end, _ in lesson.trace)
-    return [own[-1] for own in tokens if own]
+def _tokens(lesson: Lesson, spans: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """The tokens of each word with a place, all that share a character with it; `spans`: the characters of each."""
+    return [[i for i, (a, b) in enumerate(spans) if a < end and start < b] for start, end, _ in lesson.trace]
 
 
 def _sheet(reader: PixelReader, lessons: Sequence[Lesson], path: Path) -> None:

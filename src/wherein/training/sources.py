@@ -37,35 +37,55 @@ class Sources:
     licences: str
 
 
-def sources(
-    side: int,
-    min_objects: int,
-    images: int,
-    seed: int,
-    composites: Path | None = None,
-    objects: Path | None = None,
-    backgrounds: Path | None = None,
-    keep_held_out: bool = False,
-) -> Sources:
-    """Images of `side` pixels with at least `min_objects` things: composites made on the fly, of the package's cut-outs
-    and those in `objects`, or those in the folder `composites`.
+@dataclass(frozen=True)
+class Material:
+    """What images to train on are made of, looked through before there is a model.
 
-    `keep_held_out`: paste the categories of COCO and VOC, too. Raises InputError for a folder without labelled images.
+    bank: cut-outs · grounds: backgrounds · composites: a folder of ready ones, if any, and `given`: what `labelled`
+    says of it.
     """
-    bank = ObjectBank.load() + ObjectBank.from_folder(objects) if objects else ObjectBank.load()
-    grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
+
+    bank: ObjectBank
+    grounds: Backgrounds
+    composites: Path | None
+    given: tuple[Source, int, tuple[str, ...]] | None
+
+    @classmethod
+    def found(
+        cls, composites: Path | None = None, objects: Path | None = None, backgrounds: Path | None = None
+    ) -> Material:
+        """The package's cut-outs and those in the folder `objects`; the package's backgrounds, or those in a folder.
+
+        Raises InputError for a folder that is not there, or holds nothing of what it should.
+        """
+        for folder in (composites, objects, backgrounds):
+            if folder is not None and not folder.is_dir():
+                raise InputError(f"{folder} is not a folder.")
+        bank = ObjectBank.load() + ObjectBank.from_folder(objects) if objects else ObjectBank.load()
+        grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
+        return cls(bank, grounds, composites, labelled(composites) if composites else None)
+
+
+def sources(
+    material: Material, side: int, min_objects: int, images: int, seed: int, keep_held_out: bool = False
+) -> Sources:
+    """Images of `side` pixels with at least `min_objects` things: composites made on the fly, or those that were given.
+
+    `keep_held_out`: paste the categories of COCO and VOC, too.
+    """
+    bank, grounds = material.bank, material.grounds
     about: dict[str, Any] = {
         "seed": seed,
         **drawn_from(bank, grounds),
-        "composites": composites,
+        "composites": material.composites,
         "min_objects": min_objects,
         **({"keep_held_out": True} if keep_held_out else {}),
     }
     other = bank.keep(lambda cutout: is_held_out(cutout.name))
     held_out = composed(other, grounds, side, seed + HELD_OUT_SEED, AUGMENTED)
-    if composites is not None:
-        source, images, names = labelled(composites)
-        known = about | _kept_with(composites, names)
+    if material.composites is not None and material.given is not None:
+        source, images, names = material.given
+        known = about | _kept_with(material.composites, names)
         return Sources(source, images, names, held_out, other.names, known, "as of the composites that were given")
     kept = bank if keep_held_out else bank.without(is_held_out)
     source = composed(kept, grounds, side, seed, replace(AUGMENTED, min_objects=min_objects))

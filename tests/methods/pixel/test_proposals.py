@@ -12,7 +12,15 @@ import torch
 from wherein.errors import InputError
 from wherein.geometry import iou
 from wherein.methods.pixel.model import PixelLM
-from wherein.methods.pixel.proposals import ProposalHead, distinct, middles, owners, proposal_loss
+from wherein.methods.pixel.proposals import (
+    DISTANCE_WEIGHT,
+    HEAT_WEIGHT,
+    ProposalHead,
+    distinct,
+    middles,
+    owners,
+    proposal_loss,
+)
 
 GRID, SIDE = (4, 4), 64
 
@@ -42,6 +50,22 @@ def test_a_head_that_is_right_loses_nothing() -> None:
     assert proposal_loss(-logits, right, [true], GRID, SIDE).item() > 1
     nothing = proposal_loss(torch.full((1, 16), -20.0), right, [torch.zeros(0, 4)], GRID, SIDE)
     assert nothing.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_weights_of_its_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the head in the package was trained with; each is of its own part."""
+    assert (HEAT_WEIGHT, DISTANCE_WEIGHT) == (1, 1)
+    true = torch.tensor([[16.0, 0, 48, 32]])
+    boxes = true.expand(1, 16, 4) + torch.tensor([16.0, 0, 0, 0])
+
+    def loss() -> float:
+        return proposal_loss(torch.zeros(1, 16), boxes, [true], GRID, SIDE).item()
+
+    both, module = loss(), "wherein.methods.pixel.proposals"
+    monkeypatch.setattr(f"{module}.HEAT_WEIGHT", 0.0)
+    assert loss() == pytest.approx(0.25) and both > 0.5
+    monkeypatch.setattr(f"{module}.HEAT_WEIGHT", 0.5)
+    assert loss() == pytest.approx(0.25 + (both - 0.25) / 2)
 
 
 def test_it_learns_where_things_are() -> None:

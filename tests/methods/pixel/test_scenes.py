@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,17 @@ def test_a_crop_with_nothing_in_it() -> None:
     made = scene().crop(13, 0, 10, 8)
     assert (made.phrases, made.questions, made.boxes.shape) == ((), (), (0, 4))
     assert made.masks is not None and made.masks.shape == (0, 8, 10)
+
+
+def test_what_is_not_said_any_more_is_still_there() -> None:
+    """For whoever learns where things are: no box that a crop holds some of is lost, and all others are."""
+    some = scene()
+    other = np.array([[22.0, 0, 32, 4], [0, 20, 5, 30]])
+    made = replace(some, others=other).crop(9, 0, 30, 30)  # a third of the first object, all of the second
+    assert made.phrases == ("the middle one",)
+    assert made.others.tolist() == [[13, 0, 23, 4], [0, 3, 3, 13]]
+    assert made.mirror().others.tolist() == [[7, 0, 17, 4], [27, 3, 30, 13]]
+    assert some.crop(0, 0, 60, 30).others.shape == (0, 4)
 
 
 def test_a_mirrored_picture_says_so() -> None:

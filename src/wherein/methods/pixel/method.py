@@ -149,7 +149,7 @@ def begin(vlm: FrozenVLM, **settings: Any) -> PixelReader:
 
 
 def save(folder: str | Path, model: PixelLM, vlm: FrozenVLM, card: str) -> Path:
-    """Write what was trained of a model as an adapter, in half precision: half the size, and figures within 0.001."""
+    """Write what was trained of a model as an adapter, in half precision, which is half the size."""
     settings = {name: getattr(model.config, name) for name in SETTINGS}
     trained = {name: p.detach().half() for name, p in model.kept().items()}
     return store.save(folder, Pixel.name, vlm, settings, trained, card)

@@ -12,21 +12,18 @@ from torch import Tensor
 from wherein.errors import InputError
 
 FILLED = 4  # embeddings of a box: two corners, and as many fillers
-NO_POINT = -10  # SAM's label of a place in the table that holds no point
 
 
 @dataclass(frozen=True)
 class Prompts:
     """One place a row: R boxes, or R sets of points. Model pixels.
 
-    boxes float[R, 4], xyxy · points float[R, P, 2], and labels int64[R, P] of them: 1 on the object, 0 beside it,
-    `NO_POINT` for none (None: all on the object). Exactly one of boxes and points is given.
+    boxes float[R, 4], xyxy · points float[R, P, 2], all on the object. Exactly one of the two is given.
     Raises InputError otherwise.
     """
 
     boxes: Tensor | None = None
     points: Tensor | None = None
-    labels: Tensor | None = None
 
     def __post_init__(self) -> None:
         if (self.boxes is None) == (self.points is None):
@@ -46,7 +43,7 @@ class Prompts:
 
     def to(self, device: torch.device) -> Prompts:
         """The same on another device."""
-        return Prompts(*(None if x is None else x.to(device) for x in (self.boxes, self.points, self.labels)))
+        return Prompts(*(None if x is None else x.to(device) for x in (self.boxes, self.points)))
 
     @classmethod
     def whole(cls, sizes: Tensor) -> Prompts:
@@ -63,7 +60,7 @@ class Prompts:
 def within(prompts: Prompts, grid: Sequence[int], side: int) -> Tensor:
     """The share of each cell of a grid over `side` model pixels that lies in each place, float[R, rows * columns].
 
-    A point stands for a square as large as a cell around it; points beside the object count for nothing.
+    A point stands for a square as large as a cell around it.
     """
     cell = torch.tensor([side / grid[1], side / grid[0]] * 2)
     if prompts.boxes is not None:
@@ -71,9 +68,7 @@ def within(prompts: Prompts, grid: Sequence[int], side: int) -> Tensor:
         return _overlap(boxes, grid).amax(1)
     assert prompts.points is not None
     middles = prompts.points / cell[:2].to(prompts.points)
-    shares = _overlap(torch.cat([middles - 0.5, middles + 0.5], -1), grid)
-    on = torch.ones_like(middles[..., 0]) if prompts.labels is None else (prompts.labels == 1).to(middles)
-    return (shares * on[..., None]).amax(1)
+    return _overlap(torch.cat([middles - 0.5, middles + 0.5], -1), grid).amax(1)
 
 
 def _overlap(boxes: Tensor, grid: Sequence[int]) -> Tensor:
@@ -93,8 +88,7 @@ def embed(encoder: Any, prompts: Prompts) -> Tensor:
         filler = encoder.no_mask_embed.weight.expand(len(prompts), FILLED - 2, -1)
         return torch.cat([corners(encoder, prompts.boxes), filler], dim=1)
     assert prompts.points is not None
-    given = prompts.labels
-    labels = torch.ones_like(prompts.points[..., 0], dtype=torch.long) if given is None else given
+    labels = torch.ones_like(prompts.points[..., 0], dtype=torch.long)
     sparse, _ = encoder(prompts.points[:, None], labels[:, None], None, None)
     return sparse[:, 0]  # type: ignore[no-any-return]
 

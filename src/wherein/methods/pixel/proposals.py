@@ -21,7 +21,9 @@ MIDDLE = 0.5  # share of a box, along each axis, whose cells speak for it
 START = (-4.6, 2.0, 2.0, 2.0, 2.0)
 """What an untrained head says of every cell: one in a hundred is in the middle of a thing, four cells by four."""
 SAME = 0.5  # IoU of two proposals that mean one thing
-DISTANCE_WEIGHT = 1.0  # of distances in cells, beside the focal loss
+HEAT_WEIGHT, DISTANCE_WEIGHT = 1.0, 1.0
+"""Of the focal loss and of distances in cells. PixelLLM's release has 0.5 and 1, for CenterNet2's losses; this head has
+others, and the one in the package was trained with these."""
 
 
 class ProposalHead(nn.Module):
@@ -68,6 +70,8 @@ def owners(boxes: Tensor, middle: Tensor, step: Tensor) -> Tensor:
 def proposal_loss(logits: Tensor, boxes: Tensor, true: Sequence[Tensor], grid: tuple[int, int], side: int) -> Tensor:
     """Focal loss of all cells and the mean distance of edges, in cells, of those that speak for a box.
 
+    Both count alike (`HEAT_WEIGHT`, `DISTANCE_WEIGHT`), where PixelLLM's release halves the first.
+
     logits float[B, N], boxes float[B, N, 4] · `true`: the boxes float[K, 4] of each picture, pixels of the square.
     """
     middle, step = middles(grid, side, boxes)
@@ -76,7 +80,7 @@ def proposal_loss(logits: Tensor, boxes: Tensor, true: Sequence[Tensor], grid: t
     focal = sigmoid_focal(logits, speaks.to(logits)).sum() / speaks.sum().clamp(min=1)
     aims = [each.to(boxes)[who[who >= 0]] for each, who in zip(true, own, strict=True)]
     off = (boxes[speaks] - torch.cat(aims)).abs() / step.repeat(2)
-    return focal + DISTANCE_WEIGHT * off.sum() / (4 * speaks.sum().clamp(min=1))
+    return HEAT_WEIGHT * focal + DISTANCE_WEIGHT * off.sum() / (4 * speaks.sum().clamp(min=1))
 
 
 def distinct(boxes: NDArray[np.float64], scores: NDArray[np.float64], most: int) -> NDArray[np.int64]:
