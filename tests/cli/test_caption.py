@@ -91,7 +91,7 @@ def pixel(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr("wherein.vlm.load_vlm", lambda *_: SimpleNamespace(name="tiny"))
     monkeypatch.setattr("wherein.methods.create", create)
-    monkeypatch.setattr("wherein.methods.method_of", lambda adapter: "pixel")
+    monkeypatch.setattr("wherein.methods.check_adapter", lambda adapter: "pixel")
     return made
 
 
