@@ -62,6 +62,12 @@ def test_what_is_wrong_without_the_model(
     assert sorted(Path().rglob("*")) == before
 
 
+def test_a_preset_of_another_method_is_told() -> None:
+    done = run("coop", "--out", "out", "--preset", "split")
+    said = "There is no preset 'split' of coop: choose auto, default, paper, released."
+    assert isinstance(done.exception, InputError) and str(done.exception) == said
+
+
 def test_a_model_that_there_is_not_leaves_nothing(tmp_path: Path) -> None:
     done = run("pin", "--out", tmp_path / "out", "--model", tmp_path / "none")
     assert isinstance(done.exception, InputError) and "none" in str(done.exception)

@@ -19,6 +19,7 @@ from wherein.methods.insert import ask
 from wherein.methods.pin import Pin, PinConfig, PositionalInsert
 from wherein.methods.reading import read
 from wherein.training.adapters import NEVER as NEVER_ASKED
+from wherein.training.boxes import RECIPES
 from wherein.vlm.decoding import Written
 
 PHRASES = ["the cat", "an old red tractor", "x"]
@@ -192,3 +193,16 @@ def test_a_model_without_a_built_in_pin_says_so(tiny_vlm: Any, name: str) -> Non
     """Whatever the model is called: its name may be the path of a folder."""
     with pytest.raises(AdapterError, match="--adapter"):
         Pin(type(tiny_vlm)(name=name))
+
+
+@pytest.mark.parametrize(
+    ("preset", "variant"), [("paper", "released"), ("released", "released"), ("split", "split"), ("gated", "gated")]
+)
+def test_a_preset_says_how_the_network_is_read(tiny_vlm: Any, preset: str, variant: str) -> None:
+    insert = Pin.begin(tiny_vlm, preset)
+    assert insert.config.variant == variant and (insert.config.code, insert.config.seam) == ("1d", "features")
+    assert not insert().any()  # untrained, it leaves the model as it was
+
+
+def test_every_preset_has_a_recipe() -> None:
+    assert set(Pin.rates) == set(RECIPES)

@@ -32,7 +32,8 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
-            help="paper: the published recipe; released: its code's; default: the built-in model's; auto: what fits."
+            help="paper: the published recipe; released: its code's; split, gated: paper, but PIN's network has gates; "
+            "default: the built-in model's; auto: what fits."
         ),
     ] = "auto",
     composites: Annotated[
@@ -54,14 +55,13 @@ def train(
 ) -> None:
     """Train METHOD on composites whose boxes are known because they were made, and save it as an adapter."""
     from wherein.errors import InputError
+    from wherein.training.adapters import presets, trainable
     from wherein.training.adapters import train as train_adapter
-    from wherein.training.adapters import trainable
-    from wherein.training.boxes import RECIPES
 
     if method not in trainable():
         raise InputError(f"There is no method {method!r} to train: choose {', '.join(trainable())}.")
-    if preset not in ("auto", *RECIPES):
-        raise InputError(f"There is no preset {preset!r}: choose auto, {', '.join(RECIPES)}.")
+    if preset not in presets(method):
+        raise InputError(f"There is no preset {preset!r} of {method}: choose {', '.join(presets(method))}.")
     if composites is not None and keep_held_out:
         raise InputError("--keep-held-out chooses what is pasted: it says nothing of --composites, which are made.")
     figures: dict[str, Any] = train_adapter(

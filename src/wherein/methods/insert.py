@@ -117,7 +117,7 @@ class Inserted(Method):
     over the digits its place allows.
 
     A subclass says what its settings and its insert are, and what training starts from. `rates`: the peak learning rate
-    under each preset of `wherein.training.boxes`.
+    under each preset of `wherein.training.boxes` that it has.
     """
 
     score_kind = "token_probability"

@@ -31,6 +31,13 @@ def trainable() -> list[str]:
     return sorted(name for name, method in REGISTRY.items() if issubclass(method, Inserted))
 
 
+def presets(method: str) -> list[str]:
+    """The presets that this method of `trainable` can be trained with; auto is the one that suits the model."""
+    kind = REGISTRY[method]
+    assert issubclass(kind, Inserted)
+    return ["auto", *kind.rates]
+
+
 def train(
     method: str,
     out: Path,

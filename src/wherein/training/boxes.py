@@ -10,7 +10,8 @@ Notable choices:
 - Under a fixed-width codec the tens digit weighs more than the units digit, and characters that the grammar
   forces do not count.
 - PIN's own recipe is the preset `paper`: one object an image, the name in the loss for the first quarter. The preset
-  `released` is the same with baselines of the sizes in PIN's code: 20 image tokens, low-rank updates of rank 8.
+  `released` is the same with baselines of the sizes in PIN's code: 20 image tokens, low-rank updates of rank 8;
+  `split` and `gated` are the same with the two ways to read PIN's equation 3 that have a gate.
 - PIN and its baselines differ in the insert, in what it starts from and in its learning rate, in nothing else.
 """
 
@@ -81,7 +82,8 @@ PUBLISHED = Recipe(
     under_grammar=False,
     final=1.0,
 )
-RECIPES = {"default": Recipe(), "paper": PUBLISHED, "released": PUBLISHED}
+RECIPES = {"default": Recipe(), **dict.fromkeys(("paper", "released", "split", "gated"), PUBLISHED)}
+"""By preset; of a method, those that it has a rate for."""
 
 
 class BoxTask:

@@ -28,7 +28,7 @@ class Pin(Inserted):
 
     name = "pin"
     config_class = PinConfig
-    rates = {"default": 5e-6, "paper": 1e-3, "released": 1e-3}
+    rates = {"default": 5e-6, "paper": 1e-3, "released": 1e-3, "split": 1e-3, "gated": 1e-3}
     insert: PositionalInsert
 
     def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None) -> None:
@@ -38,8 +38,9 @@ class Pin(Inserted):
     @classmethod
     def begin(cls, vlm: FrozenVLM, preset: str = "default") -> PositionalInsert:
         """As published at the features, or behind a connector that keeps cells apart from each cell's numbers."""
-        if preset != "default":
-            return PositionalInsert(PinConfig(*vlm.grid, vlm.feature_dim), vlm.cells())
+        if preset != "default":  # the network of the paper's preset is the released one
+            variant = "released" if preset == "paper" else preset
+            return PositionalInsert(PinConfig(*vlm.grid, vlm.feature_dim, variant), vlm.cells())
         if not vlm.keeps_cells:
             raise InputError(f"The connector of {vlm.name} does not keep cells apart: use the preset paper.")
         seam = "connector_tokens"
