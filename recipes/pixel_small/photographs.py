@@ -41,8 +41,8 @@ def main() -> None:
         samples = select("pin", folder)
         with TemporaryDirectory() as cache:  # photographs of one's own leave nothing behind
             store = FeatureStore(Path(cache), vlm, lambda i, own=samples: labelled(own[i]), len(samples), {}).build()
-            found[folder.name] = {"images": len(samples), **measure(reader, store, len(samples), SEED)}
-        print(folder.name, *(f"{name} {value:.3f}" for name, value in found[folder.name].items()))
+            found[str(folder)] = {"images": len(samples), **measure(reader, store, len(samples), SEED)}
+        print(folder, *(f"{name} {value:.3f}" for name, value in found[str(folder)].items()))
     print(json.dumps(found))
 
 

@@ -99,6 +99,12 @@ def test_a_full_disk_elsewhere_is_not_taken_for_stdout() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_an_error_of_ours_where_stdout_is_no_file() -> None:
+    """As in a notebook: what prints is a stream of the caller's, without a descriptor."""
+    done = end("import io; sys.stdout = io.StringIO(); raise InputError('The phrase is empty.')")
+    assert (done.returncode, done.stderr) == (2, "wherein: The phrase is empty.\n")
+
+
 def test_a_closed_stdout_is_one_sentence() -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f"'{sys.executable}' -m wherein --version >&-"], capture_output=True, text=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,8 +17,11 @@ import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from torch import nn
 
+import wherein
 from wherein.errors import AdapterError
 from wherein.methods import adapter
+
+SHIPPED = Path(wherein.__file__).parent.glob("methods/*/weights/*/adapter_config.json")
 
 CARD = "---\nlicense: mit\n---\n# A card\n"
 ID = "user/pin-llava"
@@ -454,3 +458,9 @@ def test_an_adapter_fits_its_model_in_few_bits(
     other.feature_dim += 1
     with pytest.raises(AdapterError, match="feature_dim"):
         adapter.load(folder, "pin", other)
+
+
+@pytest.mark.parametrize("config", sorted(SHIPPED), ids=lambda path: path.parts[-4])
+def test_what_ships_is_what_was_saved(config: Path) -> None:
+    weights = config.with_name("adapter_model.safetensors").read_bytes()
+    assert json.loads(config.read_text())["weights_sha256"] == hashlib.sha256(weights).hexdigest()

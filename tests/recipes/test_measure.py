@@ -18,6 +18,7 @@ FIGURES = {
     "seed": 7,
     "sha256": "ab12",
     "backgrounds": "9 pictures (cd)",
+    "options": "--images 4 --seed 7 --backgrounds WORK/backgrounds",
     **{f"captions_{group}": 0.5 for group in ("trained", "coco_voc")},
     **{f"captions_{group}_ci95": [0.25, 0.75] for group in ("trained", "coco_voc")},
     **{f"pointing_{group}": 0.6 for group in ("trained", "coco_voc")},
@@ -82,6 +83,7 @@ def test_the_card_says_what_made_the_weights(measure: ModuleType) -> None:
     assert yaml.safe_load(front)["license"] == "apache-2.0"
     for told in ("ab12", "SmolLM2", "EfficientNet", "Apache-2.0", "3 MIT, 2 GPL-2", "12.5 minutes on cpu, one call"):
         assert told in text
+    assert "measure.py --images 4 --seed 7 --backgrounds WORK/backgrounds`" in text
     assert "| 0.500 (0.250 to 0.750) | 0.500 (0.250 to 0.750) |" in text
     assert "number 3 of a box comes next | 0.300 | 0.700 |" in text and "went on" not in text
     assert all(len(line.split(" | ")) == 3 for line in text.splitlines() if line.startswith("| "))

@@ -10,6 +10,7 @@ Notable choices:
 import io
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Annotated
 
@@ -75,4 +76,5 @@ def main() -> None:
 def _drop_output() -> None:
     """What could not be printed goes nowhere, or Python complains of it once more at exit."""
     if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(io.UnsupportedOperation):  # a stream that somebody who calls `main` put there
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -219,8 +219,8 @@ def _restore(
     with _sound(found[-1] / STATE):
         state = json.loads((found[-1] / STATE).read_text())
         made_with, step, recent = dict(state["config"]), int(state["step"]), [float(loss) for loss in state["recent"]]
-    if made_with != settings:
-        raise InputError(f"{found[-1]} was made with {_differing(made_with, settings)}: resume with the same settings.")
+    if differing := _differing(made_with, settings):
+        raise InputError(f"{found[-1]} was made with {differing}: resume with the same settings.")
     with _sound(found[-1] / TENSORS), torch.no_grad():
         tensors = load_file(found[-1] / TENSORS)
         for name, p in module.named_parameters():
@@ -237,7 +237,9 @@ def _sound(file: Path) -> Iterator[None]:
     """What fails on a checkpoint's file within raises InputError, which names it."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
+    except PermissionError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"{file} is damaged: remove the folder {file.parent}, and --resume goes on from what is left."
         ) from error
