@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wherein.errors import InputError
-from wherein.journal import Journal, check_place, locked
+from wherein.journal import Journal, locked
 
 SETTINGS = {"a": 1, "b": [1, None]}
 
@@ -110,14 +110,3 @@ def test_one_job_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="Cannot write"), locked(tmp_path / "file"):
         pass
-
-
-def test_a_place_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "empty").mkdir()
-    for place in (tmp_path, tmp_path / "empty", tmp_path / "new" / "newer", tmp_path / "empty" / "new"):
-        check_place(place)
-    for place in (tmp_path / "file", tmp_path / "file" / "new", tmp_path / "new" / ("a" * 300)):
-        with pytest.raises(InputError, match=f"^Cannot write to the folder {place}: [A-Z][a-z ]*[.]$"):
-            check_place(place)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "file"]

@@ -52,3 +52,14 @@ def test_a_failed_write_keeps_the_older_picture_and_leaves_nothing(
         pictures.write(tmp_path / "a.png", PIXELS)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_a_place_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for place in (tmp_path, tmp_path / "empty", tmp_path / "new" / "newer", tmp_path / "empty" / "new"):
+        pictures.check_new_folder(place)
+    for place in (tmp_path / "file", tmp_path / "file" / "new", tmp_path / "new" / ("a" * 300)):
+        with pytest.raises(InputError, match=f"^No file can be written in the folder {place}: [A-Z][a-z ]*[.]$"):
+            pictures.check_new_folder(place)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "file"]

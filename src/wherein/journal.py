@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,22 +132,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def check_place(folder: Path) -> None:
-    """Raise InputError unless files can be written to `folder`, which need not be there yet: for a job to ask before it
-    starts. A folder that had to be made to find out is gone again afterwards."""
-    new = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"Cannot write to the folder {folder}: {error.strerror or error}.") from error
-    finally:
-        for place in new:
-            with suppress(OSError):  # it could not be made, or somebody uses it already
-                place.rmdir()
 
 
 def stamp_of(file: Path) -> str:

@@ -1,8 +1,11 @@
 """Picture files: refused before the work starts, written whole or not at all."""
 
 import io
+import os
 import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,28 @@ def check_file(path: Path) -> None:
 
 def check_folder(folder: Path) -> None:
     """Raise InputError unless a file can be made in `folder`; one is made and dropped, as permissions prove little."""
+    with _refused(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def check_new_folder(folder: Path) -> None:
+    """The same of a folder that need not be there yet: what had to be made to find out is gone again afterwards."""
+    new = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with _refused(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder)
+    finally:
+        for place in new:
+            with suppress(OSError):  # it could not be made, or somebody uses it already
+                place.rmdir()
+
+
+@contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    """What the disk refuses within raises InputError, which names the folder."""
+    try:
+        yield
     except OSError as error:
         raise InputError(f"No file can be written in the folder {folder}: {error.strerror}.") from error
 

@@ -12,10 +12,10 @@ from scipy.optimize import minimize
 from scipy.special import logit
 
 from wherein.errors import InputError
-from wherein.journal import check_place
 from wherein.methods import adapter
 from wherein.methods.base import REGISTRY
 from wherein.methods.insert import Inserted
+from wherein.pictures import check_new_folder
 from wherein.training.boxes import RECIPES, BoxTask, Recipe
 from wherein.training.processes import Processes
 from wherein.training.sources import Material, sources
@@ -77,8 +77,8 @@ def train(
     tensorboard()
     began, processes = time.time(), Processes()
     if processes.first:
-        check_place(out)
-        check_place(cache)
+        check_new_folder(out)
+        check_new_folder(cache)
     check_begun(out, resume)
     known = batch or (RECIPES[preset].batch if preset in RECIPES else None)  # what "auto" is the model decides
     if known is not None:
