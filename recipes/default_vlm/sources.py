@@ -33,10 +33,7 @@ class Sources:
     def draw(self, rng: np.random.Generator, count: int) -> list[Source]:
         """Up to `count` images in which the connector recognises something."""
         images = self.images
-        batch = [
-            images.prototype(rng) if i % 2 else images.pasted(int(rng.integers(len(images.things))))
-            for i in range(count)
-        ]
+        batch = [images.prototype(rng) if i % 2 else images.unseen(rng) for i in range(count)]
         x_v = torch.stack([features for features, _ in batch]).to(self.connector.style.weight.dtype)
         weights = self.connector.weights(x_v)
         tokens, weights = self.connector.say(x_v, weights).float(), weights.float()

@@ -23,7 +23,7 @@ import captions
 import numpy as np
 import record
 import torch
-from composites import Composites, Thing
+from composites import Composites, Thing, shown
 from learner import Asked, Learner
 from lookup import Lookup
 from sources import Sources
@@ -39,7 +39,6 @@ from wherein.vlm.connector import Connector
 from wherein.vlm.default import DefaultVLM
 
 PASTED, PROTOTYPES, MADE_UP = 10, 3, 16  # images of a step: of a caption's, and of a look-up
-SHOWN = 0.5  # of an image's cells, drawn at random, are shown in a caption step: half the cost, and a regulariser
 LOOKUP_EVERY = 3  # of the caption steps, one is a look-up
 ALIKE = 0.5  # in the lookup stage only: a model that has met it too often copies the smallest number as the largest
 RATE = 1e-3
@@ -65,12 +64,9 @@ class Questions:
         if step % LOOKUP_EVERY == LOOKUP_EVERY - 1:
             return self.lookup.batch(self._rng(2, step), self.many * MADE_UP, 0.0, sources)
         rng, images = self._rng(3, step), self.images
-        order = rng.integers(len(images.things), size=self.many * PASTED)
-        batch = [images.pasted(int(i)) for i in order]
+        batch = [images.unseen(rng) for _ in range(self.many * PASTED)]
         batch += [images.prototype(rng) for _ in range(self.many * PROTOTYPES)]
-        whole = self.vlm.grid[0] * self.vlm.grid[1]
-        shown = round(SHOWN * whole)
-        cells = torch.from_numpy(np.sort(np.stack([rng.permutation(whole)[:shown] for _ in batch]), axis=1))
+        cells = torch.stack([shown(rng, len(features)) for features, _ in batch])
         x_v = torch.stack([features[own] for (features, _), own in zip(batch, cells, strict=True)])
         return Asked(x_v, cells, [self._about(things, rng) for _, things in batch])
 
@@ -120,7 +116,7 @@ def train(args: argparse.Namespace) -> None:
     bank = ObjectBank.load() + ObjectBank.from_folder(args.extra) if args.extra else ObjectBank.load()
     grounds = Backgrounds.from_folder(args.backgrounds) if args.backgrounds else Backgrounds.load()
     settings = settings_of(args, bank, grounds)
-    images = Composites(vlm, bank, grounds, args.images, args.seed, work)
+    images = Composites(vlm, bank, grounds, args.images, args.seed, work, bool(args.word_steps))
     learner = begun(vlm, Path(args.start) if args.start else None)
     settings |= stages(learner, images, bank.names, args, settings)
     learner.export(out)
@@ -172,8 +168,8 @@ if __name__ == "__main__":
     parser.add_argument("--start", help="go on from these weights, in a --work of its own")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--many", type=int, default=1, help="times as many images a step")
-    parser.add_argument("--images", type=int, default=24000)
-    parser.add_argument("--word-steps", type=int, default=3000)
+    parser.add_argument("--images", type=int, default=60000)
+    parser.add_argument("--word-steps", type=int, default=4000)
     parser.add_argument("--lookup-steps", type=int, default=300)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import checkpoint
 import numpy as np
 import torch
-from composites import Composites, Thing
+from composites import Composites, Thing, shown
 from torch import Tensor, nn
 
 from wherein.vlm.connector import SHARE, likely
@@ -59,7 +59,7 @@ def fit_words(
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 20) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
         batch = _drawn(images, seed, step)
-        x = torch.stack([features.to(vlm.device) for features, _ in batch]).float()
+        x = torch.stack([features for features, _ in batch]).to(vlm.device).float()
         with torch.autocast(vlm.device.type, torch.bfloat16):
             seen = connector.seen(x)
             evidence = seen + connector.learnt(x)
@@ -80,12 +80,14 @@ def fit_words(
 
 
 def _drawn(images: Composites, seed: int, step: int) -> list[tuple[Tensor, list[Thing]]]:
-    """The images of a step and their nouns: composites in turn, and, without a noun, backgrounds and prototypes."""
+    """The images of a step, some of their cells, and their nouns: composites in turn, and, without a noun, backgrounds
+    and prototypes."""
     rng = np.random.default_rng([seed, 7, step])
-    order = np.arange(step * PASTED, (step + 1) * PASTED) % len(images.things)
+    order = np.arange(step * PASTED, (step + 1) * PASTED) % len(images.known)
     batch = [images.pasted(int(i)) for i in order]
     batch += [(images.plain[i], []) for i in rng.integers(len(images.plain), size=PLAIN)]
-    return [*batch, *((images.prototype(rng)[0], []) for _ in range(PROTOTYPES))]
+    batch += [(images.prototype(rng)[0], []) for _ in range(PROTOTYPES)]
+    return [(features[shown(rng, len(features))], things) for features, things in batch]
 
 
 def _restore(connector: nn.Module, optimiser: torch.optim.Optimizer, path: Path, settings: Mapping[str, Any]) -> int:

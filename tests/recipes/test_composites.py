@@ -93,3 +93,28 @@ def test_encoding_goes_on_where_it_was_killed(
     assert composites._encode(encoder(batches=0), drawn, settings, tmp_path / "whole") == whole
     with pytest.raises(InputError, match="seed"):
         composites._encode(encoder(), drawn, {"seed": 4}, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_what_comes_behind_the_words_is_learnt_on_images_they_have_not_seen(
+    composites: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: bool
+) -> None:
+    monkeypatch.setattr(composites, "workers", lambda: 0)
+    monkeypatch.setattr(composites, "PLAIN", composites.BATCH)
+    vlm = encoder()
+    vlm.size, vlm.encoder = (SIDE, SIDE), SimpleNamespace(classifier=torch.nn.Linear(3, 2))
+    vlm.prepare = lambda images: (torch.zeros(len(images), 3, SIDE, SIDE), None)
+    bank = ObjectBank([cutout("mug", True), cutout("tent", False)])
+    made = composites.Composites(vlm, bank, Backgrounds.procedural(), COUNT, 3, tmp_path, words)
+    assert made.known == range(50 if words else 0)
+    drawn, rng = set(), np.random.default_rng(0)
+    monkeypatch.setattr(made, "pasted", lambda index: drawn.add(index))
+    for _ in range(1000):
+        made.unseen(rng)
+    assert drawn == set(range(COUNT)) - set(made.known)
+
+
+def test_half_of_an_image_is_shown_and_not_always_the_same(composites: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    first, second = (composites.shown(rng, 8).tolist() for _ in range(2))
+    assert first == sorted(set(first)) and len(first) == 4 and set(first) <= set(range(8)) and first != second

@@ -115,8 +115,7 @@ def test_tokens_of_a_composite_are_sorted_by_what_the_connector_takes_them_for(
                 x[cells] += 30 * weight[row] / weight[row].square().sum()
             return x.to(torch.bfloat16), [("cat", None), ("camel", None)]
 
-        pasted = prototype
-        things = [None]
+        unseen = prototype
         vlm = default_vlm
 
     (source,) = recipe("sources").Sources(Images()).draw(np.random.default_rng(0), 1)

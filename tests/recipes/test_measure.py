@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from wherein.errors import InputError
@@ -24,6 +25,7 @@ FIGURES = {
     **{f"pointing_{group}": 0.6 for group in ("trained", "coco_voc")},
     "pointing_numbers_trained": [0.1, 0.2, 0.3, 0.4],
     "pointing_numbers_coco_voc": [0.5, 0.6, 0.7, 0.8],
+    "lookup": 0.75,
 }
 
 
@@ -68,6 +70,19 @@ def test_captions_have_the_share_of_all_objects_and_an_interval_over_images(meas
     assert measure.caption_figures(made, [" a cat, a mug.", " a tent.", " a duck."], seed=0) == (1, [1, 1])
 
 
+def test_the_loss_of_look_ups_is_the_mean_of_its_batches(
+    measure: ModuleType, default_vlm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "LOOKUPS", 6)
+    monkeypatch.setattr(measure, "AT_ONCE", 3)
+    rng, lookup = np.random.default_rng(1), measure.Lookup(default_vlm)
+    with torch.inference_mode():
+        each = [float(measure.loss(default_vlm, lookup.batch(rng, 3, 0.0))[0]) for _ in range(2)]
+    assert each[0] != each[1]
+    assert measure.looked_up(default_vlm, seed=1) == pytest.approx(np.mean(each), abs=1e-3)
+    assert max(each) < 1.5  # ten digits drawn blindly cost 2.3 each
+
+
 def images(*names: str) -> Any:
     return SimpleNamespace(objects=[SimpleNamespace(name=name) for name in names])
 
@@ -86,6 +101,7 @@ def test_the_card_says_what_made_the_weights(measure: ModuleType) -> None:
     assert "measure.py --images 4 --seed 7 --backgrounds WORK/backgrounds`" in text
     assert "| 0.500 (0.250 to 0.750) | 0.500 (0.250 to 0.750) |" in text
     assert "number 3 of a box comes next | 0.300 | 0.700 |" in text and "went on" not in text
+    assert "a loss of 0.750 nats" in text
     assert all(len(line.split(" | ")) == 3 for line in text.splitlines() if line.startswith("| "))
 
 

@@ -70,6 +70,7 @@ class Images:
     features = torch.randn(8, CELLS, 6, generator=torch.Generator().manual_seed(2))
     things = [[(("mug", "tent")[i % 2], None)] for i in range(8)]
     plain = features.flip(1)
+    known = range(6)
 
     def __init__(self, dies_at: float = float("inf")) -> None:
         self.left = dies_at
