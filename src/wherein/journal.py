@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from wherein.errors import ImageError, InputError
 
@@ -88,11 +89,11 @@ def line_of(row: Mapping[str, Any]) -> bytes:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What the disk refuses within raises InputError, which names the file."""
+    """What the disk refuses within, to us or to safetensors, raises InputError, which names the file."""
     try:
         yield
-    except OSError as error:
-        raise InputError(f"Cannot write to {path}: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"Cannot write to {path}: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def write_text(path: Path, text: str) -> None:

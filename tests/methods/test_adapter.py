@@ -15,10 +15,11 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError
 from torch import nn
 
 import wherein
-from wherein.errors import AdapterError
+from wherein.errors import AdapterError, InputError
 from wherein.methods import adapter
 
 SHIPPED = Path(wherein.__file__).parent.glob("methods/*/weights/*/adapter_config.json")
@@ -235,7 +236,7 @@ def test_a_save_that_fails_leaves_nothing_half_written(
     if over_another:
         save(tmp_path, tiny_vlm, 1.0)
     monkeypatch.setattr(os, "replace", failing_after(times))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         save(tmp_path, tiny_vlm, 2.0)
     monkeypatch.undo()
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -250,10 +251,10 @@ def test_a_save_that_cannot_write_leaves_the_old_adapter(
     save(tmp_path, tiny_vlm, 1.0)
 
     def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(adapter, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         save(tmp_path, tiny_vlm, 2.0)
     assert adapter.load(tmp_path, "pin", tiny_vlm)[0] == {"value": 1.0}
 

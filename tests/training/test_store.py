@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from wherein.errors import InputError
 from wherein.training import store as stores
 from wherein.training.store import FeatureStore, Labelled
 
@@ -57,6 +59,24 @@ def test_an_interrupted_build_goes_on(tiny_vlm: Any, tmp_path: Path, source: Sou
     assert len(shards(again)) == 3 and len(again.objects) == 12
     FeatureStore(tmp_path, tiny_vlm, tells, 12, {"seed": 0}).build()
     assert len(asked) == 15
+
+
+def test_a_full_disk_costs_the_shard_that_is_being_written(
+    tiny_vlm: Any, tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, real = [], stores.save_file
+
+    def full(tensors: Any, path: Path, **kwargs: Any) -> None:
+        written.append(path)
+        real(tensors, path, **kwargs)
+        if len(written) == 2:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(stores, "save_file", full)
+    store = FeatureStore(tmp_path, tiny_vlm, source, 12, {"seed": 0})
+    with pytest.raises(InputError, match=r"Cannot write to .*0000005-0000010.*No space left"):
+        store.build()
+    assert shards(store) == ["0000000-0000005.safetensors"]
 
 
 def test_a_larger_store_goes_on_from_a_smaller_one(make_store: Any) -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wherein.errors import InputError
 from wherein.journal import locked
+from wherein.training import trainer
 from wherein.training.trainer import KEPT, STATE, TENSORS, TrainConfig, checkpoints, fit
 
 CONFIG = TrainConfig(steps=12, learning_rate=1e-2, warmup=3, evaluate_every=4, save_every=3)
@@ -127,6 +129,29 @@ def test_an_unfinished_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
     task = Line()
     fit(task, CONFIG, tmp_path, resume=True)
     assert task.steps[0] == 3 and not (tmp_path / ".checkpoint").exists()
+
+
+def test_a_full_disk_costs_the_checkpoint_that_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, real = [], trainer.save_file
+
+    def full(tensors: dict[str, Tensor], path: Path) -> None:
+        written.append(path)
+        real(tensors, path)
+        if len(written) == 2:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(trainer, "save_file", full)
+    with pytest.raises(InputError, match=r"Cannot write to .*checkpoint-0000006: .*No space left"):
+        fit(Line(), CONFIG, tmp_path)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-0000003"]
+    assert not (tmp_path / ".checkpoint").exists()
+    resumed, whole = Line(), Line()
+    fit(resumed, CONFIG, tmp_path, resume=True)
+    fit(whole, CONFIG, tmp_path / "whole")
+    assert resumed.steps[0] == 3
+    assert_equal(resumed.module, whole.module)
 
 
 def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wherein.errors import AdapterError
-from wherein.journal import write_text
+from wherein.journal import write_text, writing
 from wherein.vlm.base import FrozenVLM
 
 CONFIG, WEIGHTS, CARD = FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md")
@@ -49,20 +49,20 @@ def save(
 
     `card` tells how it was made; how to use it is appended, and the metadata are put in front where it has none.
     An earlier adapter's configuration goes first and the new one comes last: a save that fails in between leaves an
-    adapter that `load` refuses, never new weights under old settings.
+    adapter that `load` refuses, never new weights under old settings. Raises InputError where it cannot be written.
     """
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    about = _about(method, vlm, config)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as temporary:
-        place = Path(temporary)
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, place / WEIGHTS)
-        about[DIGEST] = _digest(place / WEIGHTS)
-        (place / CARD).write_text(_whole_card(card, method, vlm.name), encoding="utf-8")
-        (place / CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        (target / CONFIG).unlink(missing_ok=True)
-        for name in (WEIGHTS, CARD, CONFIG):
-            os.replace(place / name, target / name)
+    target, about = Path(folder), _about(method, vlm, config)
+    with writing(target):
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as temporary:
+            place = Path(temporary)
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, place / WEIGHTS)
+            about[DIGEST] = _digest(place / WEIGHTS)
+            (place / CARD).write_text(_whole_card(card, method, vlm.name), encoding="utf-8")
+            (place / CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            (target / CONFIG).unlink(missing_ok=True)
+            for name in (WEIGHTS, CARD, CONFIG):
+                os.replace(place / name, target / name)
     return target
 
 

@@ -25,7 +25,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from wherein.errors import InputError
 from wherein.geometry import Frame
+from wherein.journal import writing
 from wherein.vlm.base import FrozenVLM
 
 SHARD, CHUNK = 128, 16
@@ -57,7 +59,8 @@ class FeatureStore:
         self._shards: list[Any] = []
 
     def build(self) -> FeatureStore:
-        """Encode what is missing (progress bar on stderr) and open every shard."""
+        """Encode what is missing (progress bar on stderr) and open every shard. Raises InputError where the disk is
+        full; what was written before stays."""
         self.folder.mkdir(parents=True, exist_ok=True)
         shards = [range(i, min(i + SHARD, self.count)) for i in range(0, self.count, SHARD)]
         missing = [shard for shard in shards if not self._path(shard).exists()]
@@ -99,12 +102,14 @@ class FeatureStore:
                 facts.append([(name, frame.to_model(box[None])[0].tolist()) for name, box in image.objects])
                 absent.append(image.absent)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # another run may write the same shard
-        save_file(
-            {"x_v": torch.cat(tensors)},
-            temporary,
-            metadata={"objects": json.dumps(facts), "absent": json.dumps(absent)},
-        )
-        temporary.replace(path)
+        about = {"objects": json.dumps(facts), "absent": json.dumps(absent)}
+        try:
+            with writing(path):
+                save_file({"x_v": torch.cat(tensors)}, temporary, metadata=about)
+                temporary.replace(path)
+        except InputError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _squash(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

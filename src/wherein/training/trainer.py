@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wherein.errors import InputError
-from wherein.journal import locked
+from wherein.journal import locked, writing
 from wherein.training.processes import Processes
 
 KEPT = 2  # checkpoints
@@ -166,8 +166,9 @@ def _step(task: Task, optimiser: torch.optim.AdamW, config: TrainConfig, step: i
 
 
 def _log(out: Path, row: Mapping[str, float]) -> None:
-    """Append a row to log.jsonl and show it above the bar."""
-    with (out / "log.jsonl").open("a") as stream:
+    """Append a row to log.jsonl. Raises InputError where it cannot be written."""
+    log = out / "log.jsonl"
+    with writing(log), log.open("a") as stream:
         stream.write(json.dumps(row) + "\n")
 
 
@@ -179,18 +180,24 @@ def _save(
     step: int,
     recent: list[float],
 ) -> None:
-    """Write checkpoint-<step> and drop all but the newest."""
+    """Write checkpoint-<step> and drop all but the newest. Raises InputError where it cannot be written; those before
+    stay."""
     tensors = {f"module.{name}": p.detach() for name, p in module.named_parameters()}
     for name, p in module.named_parameters():
         for key, value in optimiser.state[p].items():
             tensors[f"adam.{key}.{name}"] = torch.as_tensor(value)
     target, temporary = out / f"{CHECKPOINT}{step:07d}", out / ".checkpoint"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / TENSORS)
-    (temporary / STATE).write_text(json.dumps({"step": step, "recent": recent, "config": settings}))
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
+    try:
+        with writing(target):
+            temporary.mkdir()
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / TENSORS)
+            (temporary / STATE).write_text(json.dumps({"step": step, "recent": recent, "config": settings}))
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.rename(target)
+    except InputError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     for old in checkpoints(out)[:-KEPT]:
         shutil.rmtree(old)
 
