@@ -104,11 +104,14 @@ def quiet_style(connector: Connector, images: Composites) -> None:
 def train(args: argparse.Namespace) -> None:
     """Encode, train, resume, save, and write beside the weights what made them.
 
-    Raises InputError for an --out or a --start that does not do, and for files in --work that other settings made.
+    Raises InputError for an --out, a --start or --images that do not do, and for files in --work that other settings
+    made.
     """
     began, work, out = time.time(), Path(args.work), Path(args.out)
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out} must end in .safetensors: what made the weights is written to .json beside it.")
+    if args.images < 2:
+        raise InputError(f"--images {args.images} are too few: words are learnt on most, captions on the others.")
     out.parent.mkdir(parents=True, exist_ok=True)
     resumed = any((work / name).exists() for name in LEFT)
     torch.manual_seed(args.seed)
@@ -165,7 +168,7 @@ if __name__ == "__main__":
     parser.add_argument("--work", required=True)
     parser.add_argument("--extra", help="folder of further cut-outs")
     parser.add_argument("--backgrounds", help="folder of wallpapers")
-    parser.add_argument("--start", help="go on from these weights, in a --work of its own")
+    parser.add_argument("--start", help="go on from these weights; in a --work and with a --seed of its own")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--many", type=int, default=1, help="times as many images a step")
     parser.add_argument("--images", type=int, default=60000)

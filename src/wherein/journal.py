@@ -96,6 +96,22 @@ def writing(path: Path) -> Iterator[None]:
         raise InputError(f"Cannot write to {path}: {getattr(error, 'strerror', None) or error}.") from error
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file of this process beside `path`, to be written within, that then takes its place at once, or is removed.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with writing(path):
+            yield part
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file at once: whoever reads it finds the old content or the new one, never a part.
 
@@ -104,14 +120,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with writing(path):
-            part.write_text(text, encoding="utf-8", errors="backslashreplace")
-            os.replace(part, path)
-    except InputError:
-        part.unlink(missing_ok=True)
-        raise
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

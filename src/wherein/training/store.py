@@ -25,9 +25,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wherein.errors import InputError
 from wherein.geometry import Frame
-from wherein.journal import writing
+from wherein.journal import replacing
 from wherein.vlm.base import FrozenVLM
 
 SHARD, CHUNK = 128, 16
@@ -101,15 +100,9 @@ class FeatureStore:
             for image, frame in zip(images, frames, strict=True):
                 facts.append([(name, frame.to_model(box[None])[0].tolist()) for name, box in image.objects])
                 absent.append(image.absent)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # another run may write the same shard
         about = {"objects": json.dumps(facts), "absent": json.dumps(absent)}
-        try:
-            with writing(path):
-                save_file({"x_v": torch.cat(tensors)}, temporary, metadata=about)
-                temporary.replace(path)
-        except InputError:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(path) as part:  # another run may write the same shard
+            save_file({"x_v": torch.cat(tensors)}, part, metadata=about)
 
 
 def _squash(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
