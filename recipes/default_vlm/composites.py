@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from wherein.errors import InputError
 from wherein.journal import Journal
 from wherein.synth.backgrounds import Backgrounds
 from wherein.synth.compose import AUGMENTED, compose
@@ -133,12 +134,15 @@ def workers() -> int:
 def _encode(vlm: DefaultVLM, pasted: Pasted, settings: dict[str, Any], path: Path) -> list[list[Thing]]:
     """Compose and encode all images; features as int16 views of bfloat16 in `path`.npy, their things in .jsonl.
 
-    A killed call goes on behind the last batch that it wrote. `settings`: what else an image hangs on.
+    A killed call goes on behind the last batch that it wrote. `settings`: what else an image hangs on. Raises
+    InputError where the features of what is done are gone.
     """
     shape = (len(pasted), vlm.grid[0] * vlm.grid[1], vlm.feature_dim)
     journal = Journal(path.with_suffix(".jsonl"), {**settings, "shape": shape})
     things = [[(name, colour) for name, colour in image] for row in journal.rows for image in row["things"]]
     features, rest = path.with_suffix(".npy"), Subset(pasted, range(len(things), len(pasted)))
+    if things and not features.is_file():
+        raise InputError(f"{journal.path} lists images that are encoded, but {features} is gone: remove the list, too.")
     store: Any = np.lib.format.open_memmap(features, "r+" if things else "w+", np.int16, shape)  # type: ignore[no-untyped-call]
     for images, named in DataLoader(rest, BATCH, num_workers=workers(), collate_fn=_together):
         x_v = vlm.features(normalise(images.to(vlm.device)))

@@ -6,36 +6,21 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import checkpoint
 import torch
+from asked import Asked, loss
 from composites import workers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wherein.vlm.branches import Branch
 from wherein.vlm.default import DefaultVLM
 
 RANK, ALPHA = 16, 32
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a step asks: of each of B images, shown through `cells` int64[B, n], the questions in `rows`.
-
-    images: x_v float[B, n, D_v] of these cells, or, if they are `made_up`, what the connector would make of them,
-    float[B, n, D_t].
-    """
-
-    images: Tensor
-    cells: Tensor
-    rows: list[list[Branch]]
-    made_up: bool = False
 
 
 class _Made(Dataset[Asked]):
@@ -61,6 +46,8 @@ class Learner:
             autocast_adapter_dtype=False,
         )
         vlm.language_model = model.base_model.model
+        if vlm.device.type == "cpu":  # whose fused kernel gains nothing on short rows, and goes back slower
+            vlm.language_model.set_attn_implementation("eager")
         self.vlm = vlm
         self.lora = [p for p in vlm.language_model.parameters() if p.requires_grad]
         self.masters = [p.detach().float().clone().requires_grad_(True) for p in self.lora]
@@ -104,7 +91,7 @@ class Learner:
         groups = [{"params": self.masters, "base": rate}]
         if style:
             groups.append({"params": [*self.vlm.connector.style.parameters()], "base": rate * style})
-        return torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.98))
+        return torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.99))
 
     def _step(self, optimiser: torch.optim.Optimizer, asked: Asked, share: float) -> tuple[Tensor, Tensor]:
         """One update at this share of each group's rate; the loss, and that of each token."""
@@ -172,16 +159,6 @@ class Learner:
             for factor, mark, scale in (("lora_A", "A", 1.0), ("lora_B", "B", ALPHA / RANK)):
                 if factor in name:
                     yield name.split(f".{factor}")[0] + f".weight.{mark}", masters[id(p)], scale
-
-
-def loss(vlm: DefaultVLM, asked: Asked) -> tuple[Tensor, Tensor]:
-    """The next-token loss of all answers in nats, weighted, and that of each token."""
-    images = asked.images.to(vlm.device)
-    if not asked.made_up:
-        return vlm.loss(vlm.prefix(images, cells=asked.cells), asked.rows)
-    with vlm.seam("connector_tokens", lambda _: images):
-        prefix = vlm.prefix(images.new_zeros(*asked.cells.shape, vlm.feature_dim), cells=asked.cells)
-    return vlm.loss(prefix, asked.rows)
 
 
 def share_of(step: int, steps: int) -> float:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import captions
 import numpy as np
 import torch
-from learner import Asked
+from asked import Asked
 from numpy.typing import NDArray
 from sources import Source, Sources
 from torch import Tensor

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import record
 import torch
-from learner import loss
+from asked import loss
 from lookup import Lookup
 from torch import Tensor
 

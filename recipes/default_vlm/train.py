@@ -1,7 +1,7 @@
 """Train the default VLM's connector and LoRA, in three stages. See README.md for the command.
 
 lookup: the LoRA alone, on made-up tokens. words: the connector alone, from the nouns of captions. captions: the LoRA
-and the connector's style path, on captions of pasted composites and of prototypes; every third step is a look-up, on
+and the connector's style path, on captions of pasted composites and of prototypes; some of the steps are look-ups, on
 made-up tokens and on the connector's own.
 Composites are encoded once (the encoder is frozen). Encoding and each stage leave what is done in --work; the same
 command resumes, one of other settings is refused. What made the weights is written beside --out, as JSON.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ import captions
 import numpy as np
 import record
 import torch
+from asked import Asked
 from composites import Composites, Thing, shown
-from learner import Asked, Learner
+from learner import Learner
 from lookup import Lookup
 from sources import Sources
 from words import fit_words
@@ -39,9 +41,7 @@ from wherein.vlm.connector import Connector
 from wherein.vlm.default import DefaultVLM
 
 PASTED, PROTOTYPES, MADE_UP = 10, 3, 16  # images of a step: of a caption's, and of a look-up
-LOOKUP_EVERY = 3  # of the caption steps, one is a look-up
 ALIKE = 0.5  # in the lookup stage only: a model that has met it too often copies the smallest number as the largest
-RATE = 1e-3
 LARGEST, STYLE_NORM = 300, 0.8  # main directions of 1,280; norm of the style path in a token, where a word's is about 2
 STYLE = 0.06  # of the LoRA's rate in the caption stage, for the style path; the words stay as they are
 LEFT = ("captions.jsonl", "lookup.pt", "words.pt", "captions.pt")  # in --work, by a call before
@@ -50,9 +50,11 @@ LEFT = ("captions.jsonl", "lookup.pt", "words.pt", "captions.pt")  # in --work, 
 class Questions:
     """What a step of each kind asks: a function of the seed and the step."""
 
-    def __init__(self, vlm: DefaultVLM, images: Composites, names: tuple[str, ...], many: int, seed: int) -> None:
-        """`many`: how many times as many images a step has; for a GPU."""
-        self.vlm, self.images, self.names, self.many, self.seed = vlm, images, names, many, seed
+    def __init__(
+        self, vlm: DefaultVLM, images: Composites, names: tuple[str, ...], many: int, share: Fraction, seed: int
+    ) -> None:
+        """`many`: how many times as many images a step has; for a GPU. `share`: of the caption stage, for look-ups."""
+        self.vlm, self.images, self.names, self.many, self.share, self.seed = vlm, images, names, many, share, seed
         self.lookup = Lookup(vlm)
 
     def drill(self, step: int) -> Asked:
@@ -60,8 +62,8 @@ class Questions:
         return self.lookup.batch(self._rng(1, step), self.many * MADE_UP, ALIKE)
 
     def mixed(self, sources: Sources, step: int) -> Asked:
-        """Captions, or, every third step, a look-up, half of it on the connector's own tokens."""
-        if step % LOOKUP_EVERY == LOOKUP_EVERY - 1:
+        """Captions, or, in its share of the steps, a look-up, half of it on the connector's own tokens."""
+        if looks_up(step, self.share):
             return self.lookup.batch(self._rng(2, step), self.many * MADE_UP, 0.0, sources)
         rng, images = self._rng(3, step), self.images
         batch = [images.unseen(rng) for _ in range(self.many * PASTED)]
@@ -85,6 +87,11 @@ class Questions:
 
     def _rng(self, stage: int, step: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, stage, step])
+
+
+def looks_up(step: int, share: Fraction) -> bool:
+    """Whether a step of the caption stage is of the `share` that are look-ups: they lie evenly among the others."""
+    return (step + 1) * share // 1 > step * share // 1
 
 
 @torch.no_grad()
@@ -131,8 +138,8 @@ def train(args: argparse.Namespace) -> None:
 def settings_of(args: argparse.Namespace, bank: ObjectBank, grounds: Backgrounds) -> dict[str, Any]:
     """What every stage hangs on. Raises InputError for a --start that cannot be read."""
     start = record.digest(Path(args.start)) if args.start else None
-    given = {"seed": args.seed, "many": args.many, "images": args.images, "start": start}
-    return {**given, **drawn_from(bank, grounds)}
+    given = {"seed": args.seed, "many": args.many, "images": args.images, "start": start, "rate": args.rate}
+    return {**given, "lookup share": str(args.lookup_share), **drawn_from(bank, grounds)}
 
 
 def begun(vlm: DefaultVLM, start: Path | None) -> Learner:
@@ -151,16 +158,27 @@ def stages(
 ) -> dict[str, int]:
     """Train in place; how many steps each stage had. Raises InputError for checkpoints of other settings."""
     vlm, work = learner.vlm, Path(args.work)
-    questions = Questions(vlm, images, names, args.many, args.seed)
-    learner.fit(questions.drill, args.lookup_steps, RATE, 0, work / "lookup.pt", settings)
+    questions = Questions(vlm, images, names, args.many, args.lookup_share, args.seed)
+    learner.fit(questions.drill, args.lookup_steps, args.rate, 0, work / "lookup.pt", settings)
     fit_words(vlm, images, args.word_steps, args.seed, work / "words.pt", settings)
     if args.word_steps and not args.start:
         quiet_style(vlm.connector, images)
     before = {"lookup steps": args.lookup_steps, "word steps": args.word_steps}
     sources = Sources(images)
     mixed = partial(questions.mixed, sources)
-    learner.fit(mixed, args.steps, RATE, STYLE, work / "captions.pt", {**settings, **before})
+    learner.fit(mixed, args.steps, args.rate, STYLE, work / "captions.pt", {**settings, **before})
     return {**before, "steps": args.steps}
+
+
+def share(text: str) -> Fraction:
+    """What the command line has for a share, such as 3/4 or 0.75."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(-1)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share: write 1/3, say.")
+    return value
 
 
 if __name__ == "__main__":
@@ -171,6 +189,8 @@ if __name__ == "__main__":
     parser.add_argument("--start", help="go on from these weights; in a --work and with a --seed of its own")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--many", type=int, default=1, help="times as many images a step")
+    parser.add_argument("--rate", type=float, default=1e-3, help="of the LoRA; steps of --many 1 want half of it")
+    parser.add_argument("--lookup-share", type=share, default=Fraction(1, 3), help="of --steps, say 3/4")
     parser.add_argument("--images", type=int, default=60000)
     parser.add_argument("--word-steps", type=int, default=4000)
     parser.add_argument("--lookup-steps", type=int, default=300)

@@ -93,6 +93,9 @@ def test_encoding_goes_on_where_it_was_killed(
     assert composites._encode(encoder(batches=0), drawn, settings, tmp_path / "whole") == whole
     with pytest.raises(InputError, match="seed"):
         composites._encode(encoder(), drawn, {"seed": 4}, tmp_path / "whole")
+    (tmp_path / "whole.npy").unlink()
+    with pytest.raises(InputError, match="whole.npy is gone"):
+        composites._encode(encoder(), drawn, settings, tmp_path / "whole")
 
 
 @pytest.mark.parametrize("words", [True, False])
