@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wherein.vlm.branches import Branch, lay_out
 from wherein.vlm.prefix import Continuation
@@ -50,17 +49,6 @@ def test_the_mean_weighs_each_token(tiny_vlm: Any, x_v: Tensor) -> None:
     a, b = alone(tiny_vlm, x_v[0], weighted), alone(tiny_vlm, x_v[0], BATCH[1][0])
     expected = (3 * a[0] + 0.5 * a[1] + b.sum()) / (3 + 0.5 + 2)
     torch.testing.assert_close(mean, expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_logits_of_some_tokens_are_those_of_all_at_these(tiny_vlm: Any, x_v: Tensor, bias: bool) -> None:
-    prefix, ids = tiny_vlm.prefix(x_v), torch.tensor([9, 3, 40])
-    plain = nn.Linear(prefix.last.shape[1], 50, bias)
-    whole = replace(prefix, head=plain).logits(prefix.last)
-    other = replace(prefix, head=nn.Sequential(plain))  # a head of another kind is asked, and cut
-    for some in (replace(prefix, head=plain), other):
-        torch.testing.assert_close(some.logits(prefix.last, ids), whole[:, ids])
-    assert other.logits(prefix.last).shape == (2, 50)
 
 
 def test_a_branch_never_sees_another(tiny_vlm: Any, x_v: Tensor) -> None:

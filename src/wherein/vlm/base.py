@@ -297,12 +297,13 @@ class FrozenVLM(ABC):
         states = torch.cat([start[:, None], continuation.hidden(chunks)], dim=1)
         labels, weights = labels.to(states.device), weights.to(states.device)
         wanted = labels >= 0
-        states, target, weight = states[wanted], labels[wanted], weights[wanted]
+        logits, target, weight = prefix.head(states[wanted]).float(), labels[wanted], weights[wanted]
         losses, counted = [], []
         for ids in [None] if rivals is None else [torch.tensor(list(group), device=states.device) for group in rivals]:
-            mine = torch.ones_like(target, dtype=torch.bool) if ids is None else torch.isin(target, ids)
+            mine = target >= 0 if ids is None else torch.isin(target, ids)
+            own = logits[mine] if ids is None else logits[mine][:, ids]
             aim = target[mine] if ids is None else (target[mine][:, None] == ids).long().argmax(1)
-            losses.append(nn.functional.cross_entropy(prefix.logits(states[mine], ids), aim, reduction="none"))
+            losses.append(nn.functional.cross_entropy(own, aim, reduction="none"))
             counted.append(weight[mine])
         each, share = torch.cat(losses), torch.cat(counted)
         return (each * share).sum() / share.sum(), each.detach()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wherein.vlm.attention import ends
 
@@ -79,19 +79,6 @@ class Prefix:
             out.last_hidden_state[:, -1],
         )
 
-    def logits(self, states: Tensor, ids: Tensor | None = None) -> Tensor:
-        """float32[*, V] of hidden states float[*, D_t]; with `ids` int64[K] of these tokens alone, float32[*, K].
-
-        A plain head then multiplies with their rows alone: of a vocabulary of 50,000 to 250,000, a box needs a dozen.
-        """
-        head: Any = self.head
-        if ids is None:
-            return head(states).float()  # type: ignore[no-any-return]
-        if type(head) is not nn.Linear or head.weight.device != states.device:  # quantised, or on its way from the disk
-            return head(states).float()[..., ids]  # type: ignore[no-any-return]
-        bias = None if head.bias is None else head.bias[ids]
-        return nn.functional.linear(states, head.weight[ids], bias).float()
-
     def parts(self, count: int) -> list[slice]:
         """`count` rows that continue from here, cut into parts that run one after the other: each row has a copy of its
         image's cache, and rows that cannot be mixed run alone."""
@@ -154,7 +141,7 @@ class Continuation:
     def feed(self, chunks: Sequence[Sequence[int]]) -> Tensor:
         """Append chunks[b] to row b; float32[B, V] logits behind each row's last token."""
         self.hidden(chunks)
-        return self.prefix.logits(self.last)
+        return self.prefix.head(self.last).float()
 
     def at(self, rows: Sequence[int]) -> Continuation:
         """Some of the rows where they are now, as often as they are named, as a continuation of their own."""
