@@ -108,18 +108,20 @@ def main() -> None:
     parser.add_argument("--image", type=Path, default=Path(str(files("wherein") / "examples" / PHOTO)))
     parser.add_argument("--adapter", help="a PIN; default: the built-in one")
     parser.add_argument("--untrained", action="store_true", help="without weights of ours: the same speed")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: what is faster here")
     parser.add_argument("--times", type=int, default=5)
     args = parser.parse_args()
     import transformers.models.llama.modeling_llama  # noqa: F401 - its import is not the model's loading
 
     began = time.perf_counter()
-    vlm = DefaultVLM(trained=not args.untrained)
+    vlm = DefaultVLM(trained=not args.untrained, dtype=args.dtype and getattr(torch, args.dtype))
     load = time.perf_counter() - began
     pin = random_pin(vlm) if args.untrained else Pin(vlm, args.adapter)
     figures = {"load": load, **measure(vlm, pin, args.image, args.times)}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     rounded = {name: round(value, 4) for name, value in figures.items()}
-    print(json.dumps({**rounded, "peak_rss_mib": round(peak), "threads": torch.get_num_threads()}))
+    dtype = str(vlm.dtype).removeprefix("torch.")
+    print(json.dumps({**rounded, "peak_rss_mib": round(peak), "threads": torch.get_num_threads(), "dtype": dtype}))
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ class Composites:
         self.features = torch.from_numpy(stored).view(torch.bfloat16)
         rng = np.random.default_rng(seed + 1)
         batches = [[grounds.sample(rng, vlm.size[0]) for _ in range(BATCH)] for _ in range(PLAIN // BATCH)]
-        self.plain = torch.cat([vlm.features(vlm.prepare(batch)[0]).cpu() for batch in batches])
-        self._classifier = vlm.encoder.classifier.weight.detach().cpu()
+        self.plain = torch.cat([vlm.features(vlm.prepare(batch)[0]).to(torch.bfloat16).cpu() for batch in batches])
+        self._classifier = vlm.encoder.classifier.weight.detach().to(torch.bfloat16).cpu()
 
     def pasted(self, index: int) -> tuple[Tensor, list[Thing]]:
         """Pasted composite `index`."""
@@ -147,7 +147,7 @@ def _encode(vlm: DefaultVLM, pasted: Pasted, settings: dict[str, Any], path: Pat
     for images, named in DataLoader(rest, BATCH, num_workers=workers(), collate_fn=_together):
         x_v = vlm.features(normalise(images.to(vlm.device)))
         end = len(things) + len(named)
-        store[len(things) : end] = x_v.cpu().view(torch.int16).numpy()
+        store[len(things) : end] = x_v.to(torch.bfloat16).cpu().view(torch.int16).numpy()
         journal.add({"things": named})
         things += named
         if end % 800 == 0:

@@ -1,4 +1,4 @@
-"""A LoRA on the language model (and the connector beside it), trained in bfloat16 with float32 masters, resumable."""
+"""A LoRA on the language model (and the connector beside it), trained in its dtype with float32 masters, resumable."""
 
 from __future__ import annotations
 

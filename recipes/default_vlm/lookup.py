@@ -82,7 +82,7 @@ class Lookup:
         real = [] if sources is None else sources.draw(rng, count // 2)
         made = [self._image(rng, alike, source) for source in [*real, *[None] * (count - len(real))]]
         cells = torch.from_numpy(np.sort(np.stack([rng.permutation(whole)[:CELLS] for _ in made]), axis=1))
-        tokens = torch.stack([x for x, _ in made]).to(torch.bfloat16)
+        tokens = torch.stack([x for x, _ in made]).to(self.vlm.dtype)
         return Asked(tokens, cells, [rows for _, rows in made], made_up=True)
 
     def _image(self, rng: np.random.Generator, alike: float, source: Source | None) -> tuple[Tensor, list[Branch]]:

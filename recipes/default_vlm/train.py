@@ -147,7 +147,7 @@ def begun(vlm: DefaultVLM, start: Path | None) -> Learner:
     learner = Learner(vlm)
     vlm.connector.float().requires_grad_(True)
     vlm.connector.register_forward_pre_hook(lambda _, a: (a[0].float(),))
-    vlm.connector.register_forward_hook(lambda _, __, out: out.to(torch.bfloat16))
+    vlm.connector.register_forward_hook(lambda _, __, out: out.to(vlm.dtype))
     if start is not None:
         learner.load(start)
     return learner

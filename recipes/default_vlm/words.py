@@ -60,7 +60,7 @@ def fit_words(
             group["lr"] = RATE * min(1, (step + 1) / 20) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
         batch = _drawn(images, seed, step)
         x = torch.stack([features for features, _ in batch]).to(vlm.device).float()
-        with torch.autocast(vlm.device.type, torch.bfloat16):
+        with torch.autocast(vlm.device.type, torch.bfloat16, enabled=vlm.dtype == torch.bfloat16):
             seen = connector.seen(x)
             evidence = seen + connector.learnt(x)
         found = losses(evidence.float(), seen.float(), [[entries[name] for name, _ in things] for _, things in batch])

@@ -26,7 +26,7 @@ def made(lookup: ModuleType, default_vlm: Any) -> Any:
 
 def test_a_batch_is_a_function_of_its_generator(lookup: ModuleType, made: Any) -> None:
     first, again, other = (made.batch(np.random.default_rng(seed), COUNT, 0.3) for seed in (3, 3, 4))
-    assert first.made_up and first.images.shape == (COUNT, lookup.CELLS, 576) and first.images.dtype == torch.bfloat16
+    assert first.made_up and first.images.shape == (COUNT, lookup.CELLS, 576) and first.images.dtype == made.vlm.dtype
     assert torch.equal(first.images, again.images) and not torch.equal(first.images, other.images)
     cells = first.cells
     assert cells.shape == (COUNT, lookup.CELLS) and (cells.diff(dim=1) > 0).all() and cells.max() < 14 * 14

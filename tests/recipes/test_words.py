@@ -90,7 +90,8 @@ def learner() -> Any:
     torch.manual_seed(0)
     connector = Connector(nn.Linear(6, 3), torch.randn(3, 4), torch.randn(2, 4))
     entries = {"mug": [3], "tent": [4]}
-    return SimpleNamespace(connector=connector, device=torch.device("cpu"), entries=entries.__getitem__)
+    cpu, half = torch.device("cpu"), torch.bfloat16
+    return SimpleNamespace(connector=connector, device=cpu, dtype=half, entries=entries.__getitem__)
 
 
 @pytest.fixture

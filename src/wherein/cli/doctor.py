@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wherein.checkpoints import multiplies_bfloat16
 from wherein.vlm import parts
 
 if TYPE_CHECKING:
@@ -147,15 +148,14 @@ def _torchvision_problems() -> list[str]:
 
 
 def _devices() -> dict[str, Any]:
-    """CPU threads and bf16 instructions (null: this torch cannot tell), and the name of each CUDA device."""
+    """CPU threads, whether this torch is fast in bfloat16 on it, and the name of each CUDA device."""
     if find_spec("torch") is None:
         return {}
     import torch
 
-    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return {
         "cpu_threads": torch.get_num_threads(),
-        "cpu_bf16": any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16")) if able else None,
+        "cpu_bf16": multiplies_bfloat16("cpu"),
         "cuda": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 

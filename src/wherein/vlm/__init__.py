@@ -40,7 +40,8 @@ def load_vlm(
     Args:
         name: "default", the one in the package, or a Hub id or folder of a model that `wherein models` lists.
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" ...
-        dtype: "auto", what the checkpoint says, or float32, bfloat16, float16.
+        dtype: "auto", what the checkpoint says, and for "default" what the device is faster in; or float32, bfloat16,
+            float16 (not "default").
         bits: 4 or 8 to load quantised (needs bitsandbytes).
         size: side in pixels of the square that images become, for a family that can be resized: 448 for OpenFlamingo,
             364 for BLIP-2, as PIN was published.
@@ -51,11 +52,15 @@ def load_vlm(
     """
     chosen = device_for(device)
     if name == "default":
-        if dtype not in ("auto", "bfloat16") or bits is not None or size is not None:
-            raise InputError("The default model runs in bfloat16 at 448 pixels: leave dtype, bits and size out.")
+        if dtype not in ("auto", "float32", "bfloat16") or bits is not None or size is not None:
+            raise InputError(
+                "The default model runs in float32 or bfloat16, at 448 pixels: leave other dtypes, bits and size out."
+            )
+        import torch
+
         from wherein.vlm.default import DefaultVLM
 
-        return DefaultVLM(chosen)
+        return DefaultVLM(chosen, dtype=None if dtype == "auto" else getattr(torch, dtype))
     from wherein.vlm.loading import load
 
     return load(name, chosen, dtype, bits, size)

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from wherein.checkpoints import multiplies_bfloat16
 from wherein.geometry import Frame
 from wherein.vlm import attention, packed, parts
 from wherein.vlm.base import Cells, FrozenVLM, ImageTokens
@@ -38,7 +39,8 @@ class DefaultVLM(FrozenVLM):
     """The small VLM in the package: 448 x 448 pixels, 14 x 14 tokens, 135 M parameters of language model.
 
     `weights`: a file to use for connector and LoRA instead of the shipped one; `trained=False` leaves both out, which
-    is the point the recipe starts from.
+    is the point the recipe starts from. `dtype`: float32 or bfloat16; None is what the device is faster in. The
+    weights are the same, rounded to bfloat16, and so are adapters and, but for rounding, answers.
     Raises PartsError if a base part is neither cached nor can be fetched.
     """
 
@@ -56,9 +58,14 @@ class DefaultVLM(FrozenVLM):
     interleaves = True
 
     def __init__(
-        self, device: str | torch.device = "cpu", trained: bool = True, weights: str | Path | None = None
+        self,
+        device: str | torch.device = "cpu",
+        trained: bool = True,
+        weights: str | Path | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         where = torch.device(device)
+        fast = torch.bfloat16 if multiplies_bfloat16(where) else torch.float32
         self.encoder = _encoder()
         self.language_model, self.tokenizer = _language_model()
         self.classes = class_names()
@@ -70,7 +77,7 @@ class DefaultVLM(FrozenVLM):
         if trained:
             self._load(_weights() if weights is None else load_file(weights))
         for part in (self.encoder, self.language_model, self.connector):
-            part.to(device=where, dtype=torch.bfloat16).eval().requires_grad_(False)
+            part.to(torch.bfloat16).to(where, dtype or fast).eval().requires_grad_(False)
         if where.type == "cpu":
             attention.register(packed.NAME, packed.attend)
             self.language_model.set_attn_implementation(packed.NAME)
@@ -90,13 +97,13 @@ class DefaultVLM(FrozenVLM):
         return Frame.identity(width, height).resize(*self.size)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Pixels float[B, 3, 448, 448] -> x_v bfloat16[B, 196, 1280]; gradients reach what was put into the encoder."""
+        """Pixels float[B, 3, 448, 448] -> x_v float[B, 196, 1280]; gradients reach what was put into the encoder."""
         chunk, layout = CHUNK if self.device.type == "cpu" else len(pixels), torch.channels_last
         parts = (pixels[i : i + chunk] for i in range(0, len(pixels), chunk))
         return torch.cat([self.encoder(part.to(self.device, self.dtype, memory_format=layout)) for part in parts])
 
     def tokens(self, x_v: Tensor) -> Tensor:
-        """x_v float[B, n, 1280] -> tokens bfloat16[B, n, D_t], what the language model receives for the image."""
+        """x_v float[B, n, 1280] -> tokens float[B, n, D_t], what the language model receives for the image."""
         return self.connector(x_v.to(self.device, self.dtype))  # type: ignore[no-any-return]
 
     def prefix(
