@@ -1,4 +1,4 @@
-"""One token over a long cache: what the kernel gives, packed or not."""
+"""Tokens over a cache: what the kernel gives, packed or not, copied or not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from wherein.vlm import packed
 
@@ -34,3 +35,21 @@ def test_packed_over_long_caches_only(length: int, rows: tuple[int, ...], monkey
     out, alone, seen = attended(length, monkeypatch)
     torch.testing.assert_close(out, alone)
     assert seen == [rows]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_several_tokens_need_no_copies_of_the_keys(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, heads, n, 8).to(dtype) for heads, n in ((6, 4), (2, 30), (2, 30)))
+    mask = torch.zeros(2, 1, 4, 30, dtype=dtype).masked_fill(torch.rand(2, 1, 4, 30) < 0.3, torch.finfo(dtype).min)
+    module: Any = SimpleNamespace(num_key_value_groups=3, is_causal=True)
+    copied, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+    kernel, seen = nn.functional.scaled_dot_product_attention, list[int]()
+
+    def watched(q: torch.Tensor, k: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+        seen.append(k.shape[1])
+        return kernel(q, k, *rest, **named)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", watched)
+    out, _ = packed.attend(module, query, key, value, mask, scaling=0.3)
+    assert torch.equal(out, copied) and out.is_contiguous() and seen == [2]
