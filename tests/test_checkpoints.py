@@ -1,13 +1,15 @@
-"""What a user reads when a model of other people cannot be read: why, and only that."""
+"""What a device is fast in, and what a user reads when a model of other people cannot be read: why, and only that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from wherein.checkpoints import reading
+from wherein.checkpoints import fast_in, reading
 from wherein.errors import InputError
 
 
@@ -47,3 +49,28 @@ def test_what_fails_in_a_model_that_is_there_is_not_the_hubs_fault(tmp_path: Pat
         with pytest.raises(InputError) as refused:
             reading(name, "weights", failing(error))
         assert str(refused.value) == f"Cannot load the weights of {name}: {' '.join(str(error).split())}"
+
+
+@pytest.mark.parametrize(
+    ("able", "kernels", "short"),
+    [
+        ({"avx512_bf16": True}, True, (True, False)),
+        ({"amx_bf16": True, "avx512_fp16": True}, True, (True, True)),
+        ({"bf16": True, "fp16_arith": True}, True, (True, True)),
+        ({"bf16": True, "fp16_arith": True}, False, (False, False)),  # a torch for macOS
+        ({"avx512_f": True, "avx512_vnni": True, "avx512_bf16": False}, True, (False, False)),
+        ({}, True, (False, False)),
+    ],
+)
+def test_a_cpu_is_fast_in_a_short_dtype_with_its_instructions_and_kernels_alone(
+    monkeypatch: pytest.MonkeyPatch, able: dict[str, Any], kernels: bool, short: tuple[bool, bool]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: kernels)
+    assert (fast_in(torch.bfloat16, "cpu"), fast_in(torch.float16, "cpu")) == short
+    assert fast_in(torch.float32, "cpu")
+
+
+def test_what_a_torch_cannot_tell_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not fast_in(torch.bfloat16, "cpu")

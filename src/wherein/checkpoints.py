@@ -11,6 +11,11 @@ from wherein.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+INSTRUCTIONS = {  # of a CPU, by the short dtypes that they are for, as torch calls them
+    "bfloat16": ("avx512_bf16", "amx_bf16", "bf16"),
+    "float16": ("avx512_fp16", "amx_fp16", "fp16_arith"),
+}
+
 
 def device_for(name: str) -> str:
     """The torch device for what the user said: "auto" is CUDA where there is one. Raises InputError for none here."""
@@ -26,20 +31,22 @@ def device_for(name: str) -> str:
     return name
 
 
-def multiplies_bfloat16(device: str | torch.device) -> bool:
-    """Whether a device has instructions for bfloat16, and this torch makes use of them.
+def fast_in(dtype: torch.dtype, device: str | torch.device) -> bool:
+    """Whether a device has instructions for a dtype, and this torch makes use of them.
 
-    One without is slower in bfloat16 than in float32: a CPU with AVX-512 four times, one with AVX2 many times. False
-    where it is not known: an older torch does not tell what a CPU has.
+    One without is slower in it than in float32: a CPU with AVX-512 four times, one with AVX2 many times. False where it
+    is not known: an older torch does not tell what a CPU has.
     """
     import torch
 
-    place = torch.device(device)
+    place, name = torch.device(device), str(dtype).removeprefix("torch.")
+    if name not in INSTRUCTIONS:
+        return True
     if place.type == "cuda":
         with torch.cuda.device(place):
-            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+            return name == "float16" or bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    has = any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    has = any(able.get(instruction, False) for instruction in INSTRUCTIONS[name])
     return place.type == "cpu" and has and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 

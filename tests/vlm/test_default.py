@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wherein import images
-from wherein.checkpoints import multiplies_bfloat16
+from wherein.checkpoints import fast_in
 from wherein.errors import InputError
 from wherein.methods import create
 from wherein.vlm import load_vlm
@@ -28,32 +28,7 @@ def other(default_vlm: FrozenVLM) -> FrozenVLM:
 
 
 def test_by_itself_it_takes_what_the_device_is_fast_in(default_vlm: FrozenVLM) -> None:
-    assert default_vlm.dtype == BOTH[multiplies_bfloat16(default_vlm.device)]
-
-
-@pytest.mark.parametrize(
-    ("able", "kernels", "fast"),
-    [
-        ({"avx512_bf16": True}, True, True),
-        ({"amx_bf16": True}, True, True),
-        ({"bf16": True, "neon": True}, True, True),
-        ({"bf16": True, "neon": True}, False, False),  # a torch for macOS
-        ({"avx512_f": True, "avx512_vnni": True, "avx512_bf16": False}, True, False),
-        ({}, True, False),
-    ],
-)
-def test_a_cpu_is_fast_in_bfloat16_with_its_instructions_and_kernels_alone(
-    monkeypatch: pytest.MonkeyPatch, able: dict[str, Any], kernels: bool, fast: bool
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: kernels)
-    assert multiplies_bfloat16("cpu") is fast
-    assert not multiplies_bfloat16("meta")
-
-
-def test_a_torch_that_cannot_tell_is_not_trusted_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not multiplies_bfloat16("cpu")
+    assert default_vlm.dtype == BOTH[fast_in(torch.bfloat16, default_vlm.device)]
 
 
 def test_it_is_one_model_in_either_dtype(default_vlm: FrozenVLM, other: FrozenVLM) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wherein.errors import InputError
-from wherein.vlm import load_vlm
+from wherein.vlm import load_vlm, loading
 from wherein.vlm.hf import HFVLM
 
 ROUND_TRIPS = ("llava", "qwen2_5_vl", "blip2", "idefics3", "smolvlm", "paligemma", "internvl")
@@ -51,6 +51,20 @@ def test_a_dtype_is_kept(saved: Any) -> None:
         load_vlm(str(folder), "cpu", dtype="float8")
     with pytest.raises(InputError, match="4 or 8"):
         load_vlm(str(folder), "cpu", bits=3)
+
+
+def test_a_short_dtype_is_left_on_a_cpu_that_is_slow_in_it_where_there_is_room(
+    saved: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = saved("llava")
+    short = load_vlm(str(folder), "cpu", dtype="bfloat16")
+    short.model.save_pretrained(folder)
+    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(loading, "fast_in", lambda *_, fast=fast: fast)
+        assert load_vlm(str(folder), "cpu").dtype == dtype
+    assert load_vlm(str(folder), "cpu", dtype="bfloat16").dtype == torch.bfloat16
+    monkeypatch.setattr(loading, "_free", lambda _: 3.0 * sum(p.numel() for p in short.model.parameters()))
+    assert load_vlm(str(folder), "cpu").dtype == torch.bfloat16
 
 
 def test_a_missing_checkpoint_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

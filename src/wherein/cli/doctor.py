@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wherein.checkpoints import multiplies_bfloat16
+from wherein.checkpoints import fast_in
 from wherein.vlm import parts
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _devices() -> dict[str, Any]:
 
     return {
         "cpu_threads": torch.get_num_threads(),
-        "cpu_bf16": multiplies_bfloat16("cpu"),
+        "cpu_bf16": fast_in(torch.bfloat16, "cpu"),
         "cuda": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 

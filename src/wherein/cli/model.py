@@ -12,7 +12,7 @@ Adapter = Annotated[
     typer.Option(metavar="NAME", help="An adapter for the model, folder or Hub id; else the built-in."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda ...; auto takes the fastest there is.")]
-Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's; built-in: the faster), float32, bfloat16, float16.")]
+Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's, if it is fast here), float32, bfloat16, float16.")]
 Size = Annotated[
     int | None, typer.Option(help="Side of the square that images become, pixels.", show_default="the checkpoint's")
 ]

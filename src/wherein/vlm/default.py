@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wherein.checkpoints import multiplies_bfloat16
+from wherein.checkpoints import fast_in
 from wherein.geometry import Frame
 from wherein.vlm import attention, packed, parts
 from wherein.vlm.base import Cells, FrozenVLM, ImageTokens
@@ -65,7 +65,7 @@ class DefaultVLM(FrozenVLM):
         dtype: torch.dtype | None = None,
     ) -> None:
         where = torch.device(device)
-        fast = torch.bfloat16 if multiplies_bfloat16(where) else torch.float32
+        fast = torch.bfloat16 if fast_in(torch.bfloat16, where) else torch.float32
         self.encoder = _encoder()
         self.language_model, self.tokenizer = _language_model()
         self.classes = class_names()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from wherein.checkpoints import configuration, reading
+from wherein.checkpoints import configuration, fast_in, reading
 from wherein.errors import InputError
 from wherein.vlm.families import FAMILIES
 from wherein.vlm.families.flamingo import Flamingo, FlamingoProcessor
@@ -27,7 +27,7 @@ def load(name: str, device: str, dtype: str = "auto", bits: int | None = None, s
     Args:
         name: a Hub id or a folder.
         device: "cpu", "cuda", "cuda:1" ...; "cuda" spreads a model over several GPUs where it does not fit on one.
-        dtype: "auto", the checkpoint's own, or one of `DTYPES`.
+        dtype: "auto", the checkpoint's own, or float32 on a CPU that is slow in that, if it fits; or one of `DTYPES`.
         bits: 4 or 8 to load quantised, which needs bitsandbytes.
         size: side in pixels of the square that images become, other than the checkpoint's (`HFVLM.resize`).
 
@@ -44,10 +44,9 @@ def load(name: str, device: str, dtype: str = "auto", bits: int | None = None, s
         return _flamingo(name, device, dtype, size)
     config = configuration(name)
     family = family_of(config, name)
-    wanted = config.dtype if dtype == "auto" else DTYPES[dtype]
-    wanted = wanted or torch.float32
-    per_weight = HEADROOM * (wanted.itemsize if bits is None else bits / 8)
-    check_memory(name, _size(family, config) * per_weight, device)
+    parameters = _size(family, config)
+    wanted = DTYPES.get(dtype) or _own_dtype(config.dtype or torch.float32, parameters, device)
+    check_memory(name, parameters * HEADROOM * (wanted.itemsize if bits is None else bits / 8), device)
     placed = {"device_map": "auto" if device == "cuda" else device} if device != "cpu" or bits else {}
     settings = {"dtype": wanted, "use_safetensors": True, **placed, **_quantised(bits)}
     import transformers
@@ -110,24 +109,34 @@ def _size(family: type[HFVLM], config: Any) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def _own_dtype(own: torch.dtype, parameters: int, device: str) -> torch.dtype:
+    """A checkpoint's own dtype, or float32 on a CPU that is slow in it, where so many parameters fit in that."""
+    slow = device == "cpu" and not fast_in(own, device)
+    return torch.float32 if slow and parameters * HEADROOM * torch.float32.itemsize <= _free(device) else own
+
+
 def check_memory(name: str, need: float, device: str, smaller: str = "--dtype bfloat16, or --bits 4") -> None:
     """Raise InputError where so many bytes are not free on a device, before a long load that would fail.
 
-    `smaller`: with what options the model needs less. Nothing is known of the free memory of other devices than CUDA's
-    and, on Linux, the CPU.
+    `smaller`: with what options the model needs less.
     """
-    meminfo, free = Path("/proc/meminfo"), float("inf")
-    if device == "cpu" and meminfo.exists():
-        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    elif device.startswith("cuda"):
-        cards = range(torch.cuda.device_count()) if device == "cuda" else [torch.device(device).index]
-        free = sum(torch.cuda.mem_get_info(card)[0] for card in cards)
-    if need > free:
+    if need > (free := _free(device)):
         raise InputError(
             f"{name} needs about {need / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free: "
             f"choose a smaller model, another --device, {smaller}."
         )
+
+
+def _free(device: str) -> float:
+    """Bytes of memory; endless where nothing is known of it, on other devices than CUDA's and, on Linux, the CPU."""
+    meminfo = Path("/proc/meminfo")
+    if device == "cpu" and meminfo.exists():
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    if device.startswith("cuda"):
+        cards = range(torch.cuda.device_count()) if device == "cuda" else [torch.device(device).index]
+        return sum(torch.cuda.mem_get_info(card)[0] for card in cards)
+    return float("inf")
 
 
 def _quantised(bits: int | None) -> dict[str, Any]:
