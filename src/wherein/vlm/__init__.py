@@ -40,8 +40,8 @@ def load_vlm(
     Args:
         name: "default", the one in the package, or a Hub id or folder of a model that `wherein models` lists.
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" ...
-        dtype: "auto", what the checkpoint says, but float32 on a CPU that is slow in that, if it fits into memory
-            (for "default": on any device); or float32, bfloat16, float16 (not "default").
+        dtype: "auto", what the checkpoint says, but float32 on a CPU that is slow in that, if it fits into memory; or
+            float32, bfloat16, float16. "default" has no float16, and is in float32 on any device slow in bfloat16.
         bits: 4 or 8 to load quantised (needs bitsandbytes).
         size: side in pixels of the square that images become, for a family that can be resized: 448 for OpenFlamingo,
             364 for BLIP-2, as PIN was published.

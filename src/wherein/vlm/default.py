@@ -65,7 +65,7 @@ class DefaultVLM(FrozenVLM):
         dtype: torch.dtype | None = None,
     ) -> None:
         where = torch.device(device)
-        fast = torch.bfloat16 if fast_in(torch.bfloat16, where) else torch.float32
+        dtype = dtype or (torch.bfloat16 if fast_in(torch.bfloat16, where) else torch.float32)
         self.encoder = _encoder()
         self.language_model, self.tokenizer = _language_model()
         self.classes = class_names()
@@ -77,7 +77,7 @@ class DefaultVLM(FrozenVLM):
         if trained:
             self._load(_weights() if weights is None else load_file(weights))
         for part in (self.encoder, self.language_model, self.connector):
-            part.to(torch.bfloat16).to(where, dtype or fast).eval().requires_grad_(False)
+            part.to(torch.bfloat16).to(where, dtype).eval().requires_grad_(False)
         if where.type == "cpu":
             attention.register(packed.NAME, packed.attend)
             self.language_model.set_attn_implementation(packed.NAME)

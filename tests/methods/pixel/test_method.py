@@ -65,7 +65,8 @@ def test_saved_and_loaded(default_vlm: Any, adapter: Path, image: Any) -> None:
 def test_its_features_are_the_vlms(default_vlm: Any, adapter: Path, image: Any) -> None:
     method = Pixel(default_vlm, adapter)
     ours, theirs = method.reader.see(image), method.see(image)
-    assert ours.frame == theirs.frame and torch.equal(ours.features[0], theirs.features[0])
+    assert ours.frame == theirs.frame
+    torch.testing.assert_close(ours.features[0], theirs.features[0], rtol=1e-4, atol=1e-4)  # in float32, rounded
 
 
 def test_a_step_of_training(default_vlm: Any) -> None:
@@ -136,8 +137,9 @@ def test_places_are_described_in_the_order_given(default_vlm: Any, adapter: Path
     assert regions[1].box is not None and regions[1].box.tolist() == [10, 20, 60, 90]  # cut to the image
     seen = method.see(image)
     (boxed,), (pointed,) = method.reader.captions_of(seen, [box]), method.reader.captions_at(seen, [point])
-    assert [region.caption.score for region in regions] == pytest.approx([pointed.score, boxed.score, pointed.score])
-    assert boxed.score != pytest.approx(pointed.score)
+    same = [pointed.score, boxed.score, pointed.score]  # but for the rounding of a batch of other size
+    assert [region.caption.score for region in regions] == pytest.approx(same, rel=1e-5)
+    assert boxed.score != pytest.approx(pointed.score, rel=1e-5)
     with pytest.raises(InputError, match="70 x 90 pixels"):
         method.describe(image, [[80.0, 0, 90, 10]])
 
