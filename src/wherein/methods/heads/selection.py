@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from wherein.methods.heads.criteria import elbow
 
@@ -98,6 +97,8 @@ def rank_correlation(frequency: Floats, overlap: Floats, least: float = 0.01) ->
     known = frequency >= least
     if known.sum() < 3 or not np.ptp(frequency[known]) or not np.ptp(overlap[known]):
         return None
+    from scipy import stats  # half a second, which every other use of heads would wait for
+
     return float(stats.spearmanr(frequency[known], overlap[known]).statistic)
 
 
