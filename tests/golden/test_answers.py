@@ -1,10 +1,10 @@
 """What the built-in model says about the example photographs, beside what it said before.
 
-The tolerances are measured. One and two threads agree in every bit. A CPU without bfloat16 instructions (the same
-kernels limited to AVX2) moves an edge by up to 10 pixels, a score by 0.03 and an absent probability by 0.09 (that of
-heads, whose calibration is steep), changes one of the five captions, and has pin, where it is least sure, begin with
-another digit and so look elsewhere. Of pin it is the mean of each edge that is compared: the drawn box depends on which
-draws agree best with all, a choice among near equals.
+The tolerances are measured. One and two threads agree in every bit. A CPU without bfloat16 instructions, made to run
+in bfloat16 (the same kernels limited to AVX2), moves an edge by up to 10 pixels, a score by 0.03 and an absent
+probability by 0.09 (that of heads, whose calibration is steep), changes one of the five captions, and has pin, where it
+is least sure, begin with another digit and so look elsewhere. Of pin it is the mean of each edge that is compared: the
+drawn box depends on which draws agree best with all, a choice among near equals.
 """
 
 from __future__ import annotations
