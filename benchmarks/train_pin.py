@@ -85,8 +85,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--untrained", action="store_true", help="without weights of ours: the same speed")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: what is faster here")
     args = parser.parse_args()
-    vlm = DefaultVLM(trained=not args.untrained)
+    vlm = DefaultVLM(trained=not args.untrained, dtype=args.dtype and getattr(torch, args.dtype))
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(vlm, args.steps, args.images, Path(folder))
     rounded = {name: round(value, 3) for name, value in figures.items()}
