@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wherein.vlm.branches import Branch, lay_out
 from wherein.vlm.default import DefaultVLM
+
+Decode = Callable[[Tensor, Tensor, Tensor], Tensor]  # see Decoder
+
+
+class Layout(NamedTuple):
+    """The questions about each of B images, one behind the other in a row, and the L tokens of all answers.
+
+    ids, steps, branches int64[B, W]: tokens, how far in its question each stands, and which of its image's questions
+    it is of, from 1; -1 for the padding · image, place, wanted int64[L], weight float32[L]: whose row a token of an
+    answer is to be told from, behind how many tokens of it, and how much it counts.
+    """
+
+    ids: Tensor
+    steps: Tensor
+    branches: Tensor
+    image: Tensor
+    place: Tensor
+    wanted: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -24,35 +46,51 @@ class Asked:
     rows: list[list[Branch]]
     made_up: bool = False
 
+    @cached_property
+    def layout(self) -> Layout:
+        """The rows as tensors: what takes Python long enough to be worth doing where the rows are made."""
+        chunks, labels, weights = lay_out([branch for row in self.rows for branch in row])
+        counts = [len(row) for row in self.rows]
+        ids, steps, branches, first = _side_by_side(chunks, counts)
+        row, state = (labels >= 0).nonzero(as_tuple=True)
+        image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))[row]
+        place = torch.where(state > 0, first[row] + state, 0)
+        return Layout(ids, steps, branches, image, place, labels[row, state], weights[row, state])
 
-def loss(vlm: DefaultVLM, asked: Asked) -> tuple[Tensor, Tensor]:
+
+class Decoder(nn.Module):
+    """`vlm`'s decoder as a function of tensors alone: x float[B, T, D_t], position int64[B, T], and what is added to
+    its scores, mask float[B, 1, T, T] -> hidden states float[B, T, D_t]."""
+
+    def __init__(self, vlm: DefaultVLM) -> None:
+        super().__init__()
+        self.decoder = vlm.language_model.get_decoder()
+
+    def forward(self, x: Tensor, position: Tensor, mask: Tensor) -> Tensor:
+        """One pass, without a cache."""
+        states = self.decoder(inputs_embeds=x, position_ids=position, attention_mask=mask, use_cache=False)
+        return states.last_hidden_state  # type: ignore[no-any-return]
+
+
+def loss(vlm: DefaultVLM, asked: Asked, decode: Decode | None = None) -> tuple[Tensor, Tensor]:
     """The next-token loss of all answers in nats, weighted, and that of each token, float32[L].
 
     What `vlm.loss` says behind `vlm.prefix`, in seven tenths of the time on a CPU: there each question is a row with a
     copy of its image's keys and values; here the questions about an image follow each other behind it in one row, and
-    none sees another or stands behind it.
+    none sees another or stands behind it. `decode`: what does as Decoder does.
     """
-    images, text = asked.images.to(vlm.device), vlm.encode(vlm.shared_prompt)
+    device, text = vlm.device, torch.tensor(vlm.encode(vlm.shared_prompt))
+    ids, steps, branches, image, place, wanted, weight = (part.to(device) for part in asked.layout)
+    images = asked.images.to(device)
     tokens = images if asked.made_up else vlm.tokens(images)
     count, shown = tokens.shape[:2]
-    chunks, labels, weights = lay_out([branch for row in asked.rows for branch in row])
-    ids, steps, branches, first = _side_by_side(chunks, [len(row) for row in asked.rows])
-    ids = torch.cat([torch.tensor(text).expand(count, -1), ids], dim=1).to(vlm.device)
-    behind = vlm.grid[0] * vlm.grid[1] + torch.arange(len(text))
-    position = torch.cat([asked.cells, behind.expand(count, -1), behind[-1] + 1 + steps], dim=1)
-    branches = nn.functional.pad(branches, (shown + len(text), 0))
-    words = vlm.language_model.get_input_embeddings()(ids).to(tokens.dtype)
-    hidden = vlm.language_model.get_decoder()(
-        inputs_embeds=torch.cat([tokens, words], dim=1),
-        position_ids=position.to(vlm.device),
-        attention_mask=_mask(branches.to(vlm.device), tokens.dtype),
-        use_cache=False,
-    ).last_hidden_state
-    row, state = (labels >= 0).nonzero(as_tuple=True)
-    image = torch.arange(count).repeat_interleave(torch.tensor([len(row) for row in asked.rows]))[row]
-    place = shown + len(text) - 1 + torch.where(state > 0, first[row] + state, 0)
-    logits = vlm.language_model.get_output_embeddings()(hidden[image, place]).float()
-    wanted, weight = labels[row, state].to(vlm.device), weights[row, state].to(vlm.device)
+    words = vlm.language_model.get_input_embeddings()(torch.cat([text.to(device).expand(count, -1), ids], dim=1))
+    behind = vlm.grid[0] * vlm.grid[1] + torch.arange(len(text), device=device)
+    position = torch.cat([asked.cells.to(device), behind.expand(count, -1), behind[-1] + 1 + steps], dim=1)
+    mask = _mask(nn.functional.pad(branches, (shown + len(text), 0)), tokens.dtype)
+    decode = Decoder(vlm) if decode is None else decode
+    hidden = decode(torch.cat([tokens, words.to(tokens.dtype)], dim=1), position, mask)
+    logits = vlm.language_model.get_output_embeddings()(hidden[image, shown + len(text) - 1 + place]).float()
     each = nn.functional.cross_entropy(logits, wanted, reduction="none")
     return (each * weight).sum() / weight.sum(), each.detach()
 
@@ -60,8 +98,7 @@ def loss(vlm: DefaultVLM, asked: Asked) -> tuple[Tensor, Tensor]:
 def _side_by_side(chunks: list[list[int]], counts: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`counts[i]` chunks for each of B images -> (ids, steps, branches int64[B, W] each, first int64[R]).
 
-    steps: how far in its chunk a token stands · branches: which of an image's chunks it is of, from 1; 0 is for what
-    all of them see, -1 for the padding · first: where in its row a chunk begins.
+    ids, steps, branches: see Layout · first: where in its row a chunk begins.
     """
     rows, first, chunk = [], [], iter(chunks)
     for count in counts:
@@ -77,6 +114,7 @@ def _side_by_side(chunks: list[list[int]], counts: list[int]) -> tuple[Tensor, T
 
 
 def _mask(branches: Tensor, dtype: torch.dtype) -> Tensor:
-    """What a decoder adds to its scores, float[B, 1, T, T]: a token sees those before it that all see or of its own."""
+    """What a decoder adds to its scores, float[B, 1, T, T]: a token sees those before it that all see, of branch 0, or
+    of its own."""
     sees = ((branches[:, None] == 0) | (branches[:, None] == branches[:, :, None])).tril()
     return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)[:, None]

@@ -127,8 +127,12 @@ def shown(rng: np.random.Generator, cells: int) -> Tensor:
 
 
 def workers() -> int:
-    """Processes that make images or tokens beside this one: all cores but two where there are more."""
-    return max(0, (os.cpu_count() or 1) - 2)
+    """Processes that make images or tokens beside this one: all cores but two or three where there are more.
+
+    They take turns, and their number is odd: where every second step is dearer, each has its share of those.
+    """
+    spare = (os.cpu_count() or 1) - 2
+    return (spare - 1) | 1 if spare > 0 else 0
 
 
 def _encode(vlm: DefaultVLM, pasted: Pasted, settings: dict[str, Any], path: Path) -> list[list[Thing]]:

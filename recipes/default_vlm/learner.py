@@ -14,6 +14,7 @@ import torch
 from asked import Asked, loss
 from composites import workers
 from peft import LoraConfig, get_peft_model
+from recorded import Recorded
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -33,7 +34,9 @@ class _Made(Dataset[Asked]):
         return self.steps
 
     def __getitem__(self, step: int) -> Asked:
-        return self.make(step)
+        asked = self.make(step)
+        asked.layout  # noqa: B018 - laid out here, beside the training
+        return asked
 
 
 class Learner:
@@ -48,7 +51,7 @@ class Learner:
         vlm.language_model = model.base_model.model
         if vlm.device.type == "cpu":  # whose fused kernel gains nothing on short rows, and goes back slower
             vlm.language_model.set_attn_implementation("eager")
-        self.vlm = vlm
+        self.vlm, self.decode = vlm, Recorded(vlm) if vlm.device.type == "cuda" else None
         self.lora = [p for p in vlm.language_model.parameters() if p.requires_grad]
         self.masters = [p.detach().float().clone().requires_grad_(True) for p in self.lora]
 
@@ -98,7 +101,7 @@ class Learner:
         self._show()
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * share
-        value, tokens = loss(self.vlm, asked)
+        value, tokens = loss(self.vlm, asked, self.decode)
         value.backward()
         for p, m in zip(self.lora, self.masters, strict=True):
             m.grad, p.grad = p.grad.float(), None

@@ -121,3 +121,11 @@ def test_half_of_an_image_is_shown_and_not_always_the_same(composites: ModuleTyp
     rng = np.random.default_rng(0)
     first, second = (composites.shown(rng, 8).tolist() for _ in range(2))
     assert first == sorted(set(first)) and len(first) == 4 and set(first) <= set(range(8)) and first != second
+
+
+def test_the_processes_are_an_odd_number(composites: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    for cores in (None, 1, 2, 3, 4, 5, 8, 15, 16):
+        monkeypatch.setattr(composites.os, "cpu_count", lambda cores=cores: cores)
+        counts.append(composites.workers())
+    assert counts == [0, 0, 0, 1, 1, 3, 5, 13, 13]
