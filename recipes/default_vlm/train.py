@@ -4,8 +4,11 @@ lookup: the LoRA alone, on made-up tokens. words: the connector alone, from the 
 and the connector's style path, on captions of pasted composites and of prototypes; some of the steps are look-ups, on
 made-up tokens and on the connector's own.
 Composites are encoded once (the encoder is frozen). Encoding and each stage leave what is done in --work; the same
-command resumes, one of other settings is refused. What made the weights is written beside --out, as JSON.
-All cores but two make what is asked; on a GPU, --many 8 fills it.
+command resumes, one of other settings is refused. Look-ups and words do not need each other: with --only, two
+processes learn them side by side in one --work, and the command without it goes on behind both. What made the weights
+is written beside --out, as JSON.
+All cores but a few make what is asked. The options' defaults are for a GPU: with --many 1, a step has a fourth of the
+images.
 """
 
 from __future__ import annotations
@@ -50,11 +53,9 @@ LEFT = ("captions.jsonl", "lookup.pt", "words.pt", "captions.pt")  # in --work, 
 class Questions:
     """What a step of each kind asks: a function of the seed and the step."""
 
-    def __init__(
-        self, vlm: DefaultVLM, images: Composites, names: tuple[str, ...], many: int, share: Fraction, seed: int
-    ) -> None:
+    def __init__(self, vlm: DefaultVLM, names: tuple[str, ...], many: int, share: Fraction, seed: int) -> None:
         """`many`: how many times as many images a step has; for a GPU. `share`: of the caption stage, for look-ups."""
-        self.vlm, self.images, self.names, self.many, self.share, self.seed = vlm, images, names, many, share, seed
+        self.vlm, self.names, self.many, self.share, self.seed = vlm, names, many, share, seed
         self.lookup = Lookup(vlm)
 
     def drill(self, step: int) -> Asked:
@@ -65,7 +66,7 @@ class Questions:
         """Captions, or, in its share of the steps, a look-up, half of it on the connector's own tokens."""
         if looks_up(step, self.share):
             return self.lookup.batch(self._rng(2, step), self.many * MADE_UP, 0.0, sources)
-        rng, images = self._rng(3, step), self.images
+        rng, images = self._rng(3, step), sources.images
         batch = [images.unseen(rng) for _ in range(self.many * PASTED)]
         batch += [images.prototype(rng) for _ in range(self.many * PROTOTYPES)]
         cells = torch.stack([shown(rng, len(features)) for features, _ in batch])
@@ -119,19 +120,20 @@ def train(args: argparse.Namespace) -> None:
         raise InputError(f"--out {out} must end in .safetensors: what made the weights is written to .json beside it.")
     if args.images < 2:
         raise InputError(f"--images {args.images} are too few: words are learnt on most, captions on the others.")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (work, out.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     resumed = any((work / name).exists() for name in LEFT)
     torch.manual_seed(args.seed)
     vlm = DefaultVLM(device_for(args.device), trained=False)
     bank = ObjectBank.load() + ObjectBank.from_folder(args.extra) if args.extra else ObjectBank.load()
     grounds = Backgrounds.from_folder(args.backgrounds) if args.backgrounds else Backgrounds.load()
     settings = settings_of(args, bank, grounds)
-    images = Composites(vlm, bank, grounds, args.images, args.seed, work, bool(args.word_steps))
     learner = begun(vlm, Path(args.start) if args.start else None)
-    settings |= stages(learner, images, bank.names, args, settings)
+    if not stages(learner, bank, grounds, args, settings):
+        return
     learner.export(out)
     device = torch.cuda.get_device_name(vlm.device) if vlm.device.type == "cuda" else vlm.device.type
-    made = {"settings": settings, "licences": bank.licences, "device": device, "resumed": resumed}
+    made = {"settings": {**settings, **steps_of(args)}, "licences": bank.licences, "device": device, "resumed": resumed}
     record.write(out, {**made, "minutes": round((time.time() - began) / 60, 1)})
 
 
@@ -154,20 +156,29 @@ def begun(vlm: DefaultVLM, start: Path | None) -> Learner:
 
 
 def stages(
-    learner: Learner, images: Composites, names: tuple[str, ...], args: argparse.Namespace, settings: dict[str, Any]
-) -> dict[str, int]:
-    """Train in place; how many steps each stage had. Raises InputError for checkpoints of other settings."""
+    learner: Learner, bank: ObjectBank, grounds: Backgrounds, args: argparse.Namespace, settings: dict[str, Any]
+) -> bool:
+    """Train in place; whether all stages are done. Raises InputError for checkpoints of other settings."""
     vlm, work = learner.vlm, Path(args.work)
-    questions = Questions(vlm, images, names, args.many, args.lookup_share, args.seed)
-    learner.fit(questions.drill, args.lookup_steps, args.rate, 0, work / "lookup.pt", settings)
+    questions = Questions(vlm, bank.names, args.many, args.lookup_share, args.seed)
+    if args.only != "words":
+        learner.fit(questions.drill, args.lookup_steps, args.rate, 0, work / "lookup.pt", settings)
+    if args.only == "lookup":
+        return False
+    images = Composites(vlm, bank, grounds, args.images, args.seed, work, bool(args.word_steps))
     fit_words(vlm, images, args.word_steps, args.seed, work / "words.pt", settings)
+    if args.only == "words":
+        return False
     if args.word_steps and not args.start:
         quiet_style(vlm.connector, images)
-    before = {"lookup steps": args.lookup_steps, "word steps": args.word_steps}
-    sources = Sources(images)
-    mixed = partial(questions.mixed, sources)
-    learner.fit(mixed, args.steps, args.rate, STYLE, work / "captions.pt", {**settings, **before})
-    return {**before, "steps": args.steps}
+    mixed = partial(questions.mixed, Sources(images))
+    learner.fit(mixed, args.steps, args.rate, STYLE, work / "captions.pt", {**settings, **steps_of(args)})
+    return True
+
+
+def steps_of(args: argparse.Namespace) -> dict[str, int]:
+    """How many steps each stage has."""
+    return {"lookup steps": args.lookup_steps, "word steps": args.word_steps, "steps": args.steps}
 
 
 def share(text: str) -> Fraction:
@@ -188,13 +199,14 @@ if __name__ == "__main__":
     parser.add_argument("--backgrounds", help="folder of wallpapers")
     parser.add_argument("--start", help="go on from these weights; in a --work and with a --seed of its own")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--many", type=int, default=1, help="times as many images a step")
+    parser.add_argument("--many", type=int, default=4, help="times as many images a step")
     parser.add_argument("--rate", type=float, default=1e-3, help="of the LoRA; steps of --many 1 want half of it")
-    parser.add_argument("--lookup-share", type=share, default=Fraction(1, 3), help="of --steps, say 3/4")
+    parser.add_argument("--lookup-share", type=share, default=Fraction(1, 2), help="of --steps, say 3/4")
     parser.add_argument("--images", type=int, default=60000)
     parser.add_argument("--word-steps", type=int, default=4000)
-    parser.add_argument("--lookup-steps", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--lookup-steps", type=int, default=3500)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--only", choices=("lookup", "words"), help="this stage alone; each can go beside the other")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", required=True, help="file of the weights, .safetensors")
     try:

@@ -1,11 +1,12 @@
-"""Which steps of the default model's caption stage are look-ups."""
+"""Which stages a call trains, and which steps of the caption stage are look-ups."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 from fractions import Fraction
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -28,3 +29,28 @@ def test_a_share_is_a_share(train: ModuleType) -> None:
     for text in ("", "half", "1/0", "-1/3", "1.5"):
         with pytest.raises(argparse.ArgumentTypeError, match="is no share"):
             train.share(text)
+
+
+@pytest.mark.parametrize(
+    ("only", "done"),
+    [(None, ["lookup", "encoded", "words", "captions"]), ("lookup", ["lookup"]), ("words", ["encoded", "words"])],
+)
+def test_a_stage_can_be_trained_alone(
+    train: ModuleType, monkeypatch: pytest.MonkeyPatch, only: str | None, done: list[str]
+) -> None:
+    found: list[str] = []
+
+    def fit(make: Any, steps: int, rate: float, style: float, path: Any, settings: Any) -> None:
+        found.append(path.stem)
+
+    monkeypatch.setattr(train, "Questions", lambda *given: SimpleNamespace(drill=None, mixed=None))
+    monkeypatch.setattr(train, "Composites", lambda *given: found.append("encoded"))
+    monkeypatch.setattr(train, "fit_words", lambda *given: found.append("words"))
+    monkeypatch.setattr(train, "Sources", lambda images: None)
+    monkeypatch.setattr(train, "partial", lambda *given: None)
+    monkeypatch.setattr(train, "quiet_style", lambda *given: None)
+    learner = SimpleNamespace(vlm=SimpleNamespace(connector=None), fit=fit)
+    counts = {"lookup_steps": 1, "word_steps": 1, "steps": 1, "images": 2, "many": 1, "seed": 0, "rate": 1.0}
+    args = argparse.Namespace(only=only, work="work", start=None, lookup_share=Fraction(1, 2), **counts)
+    assert train.stages(learner, SimpleNamespace(names=()), None, args, {}) == (only is None)
+    assert found == done

@@ -1,7 +1,8 @@
-"""The built-in model in both dtypes: which it takes by itself, and that it is one model in either."""
+"""The built-in model: which dtype it takes by itself, that it is one model in either, and what its texts end with."""
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from wherein import images
 from wherein.checkpoints import fast_in
 from wherein.errors import InputError
 from wherein.methods import create
-from wherein.vlm import load_vlm
+from wherein.vlm import default, load_vlm
 from wherein.vlm.base import FrozenVLM
 
 BOTH = (torch.float32, torch.bfloat16)
@@ -47,3 +49,15 @@ def test_it_is_one_model_in_either_dtype(default_vlm: FrozenVLM, other: FrozenVL
 def test_what_it_does_not_do_is_a_sentence(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="^The default model runs in float32 or bfloat16, at 448 pixels: "):
         load_vlm("default", "cpu", **given)
+
+
+def test_a_text_ends_with_the_end_of_a_turn_whatever_the_file_says(
+    default_vlm: FrozenVLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default_vlm.tokenizer.save_pretrained(tmp_path)
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "eos_token": "<|im_start|>"}))
+    assert AutoTokenizer.from_pretrained(tmp_path).eos_token_id == 1
+    monkeypatch.setattr(default.parts, "converted", lambda *given: tmp_path)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *given, **more: None)
+    assert default._language_model()[1].eos_token_id == default_vlm.tokenizer.eos_token_id == 2

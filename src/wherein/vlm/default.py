@@ -33,6 +33,7 @@ from wherein.vlm.seams import Seams
 SIZE = 448
 CHUNK = 4  # images at once on a CPU: a batch that stays in its cache is encoded three times as fast
 WEIGHTS = "weights/default.safetensors"
+END = "<|im_end|>"  # what a text of SmolLM2-Instruct ends with
 
 
 class DefaultVLM(FrozenVLM):
@@ -210,7 +211,8 @@ def _language_model() -> tuple[Any, Any]:
     folder = parts.converted(parts.LANGUAGE_MODEL, _dequantise, "")
     with _without_bars():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True)
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    # said outright: from the GGUF file, transformers 5.17 took for it what begins a turn of the chat
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, eos_token=END)
 
 
 @contextmanager
