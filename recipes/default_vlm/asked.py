@@ -48,7 +48,7 @@ class Asked:
 
     @cached_property
     def layout(self) -> Layout:
-        """The rows as tensors: what takes Python long enough to be worth doing where the rows are made."""
+        """The rows as tensors, made once: who makes the rows asks for it, since it takes Python a while."""
         chunks, labels, weights = lay_out([branch for row in self.rows for branch in row])
         counts = [len(row) for row in self.rows]
         ids, steps, branches, first = _side_by_side(chunks, counts)
