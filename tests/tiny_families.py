@@ -132,19 +132,20 @@ def llava_next() -> tuple[Any, Any]:
 
 @family
 def llava_onevision() -> tuple[Any, Any]:
+    """As published, patches do not fill a tile, and a picture may have more tiles than it has tokens for."""
+    side = SIDE + 4
+    pinpoints = [[side * rows, side * columns] for rows in range(1, 5) for columns in range(1, 5)]
     words = tokenizer("<image>", "<video>", image_token="<image>", video_token="<video>")
     config = T.LlavaOnevisionConfig(
-        vision_config={"model_type": "siglip_vision_model", **vision()},
+        vision_config={"model_type": "siglip_vision_model", **vision(image_size=side)},
         text_config=text("qwen2"),
         image_token_id=words.image_token_id,
         video_token_id=words.video_token_id,
-        image_grid_pinpoints=PINPOINTS,
+        image_grid_pinpoints=pinpoints,
     )
+    images = T.LlavaOnevisionImageProcessorPil(size={"height": side, "width": side}, image_grid_pinpoints=pinpoints)
     processor = processor_class("LlavaOnevisionProcessor")(
-        square("LlavaOnevisionImageProcessorPil", image_grid_pinpoints=PINPOINTS),
-        words,
-        num_image_tokens=(SIDE // PATCH) ** 2,
-        vision_feature_select_strategy="full",
+        images, words, num_image_tokens=(SIDE // PATCH) ** 2, vision_feature_select_strategy="full"
     )
     return T.LlavaOnevisionForConditionalGeneration(config), processor
 

@@ -5,6 +5,7 @@ Random weights in the real modelling code, float32 on the CPU; a family is a row
 
 from __future__ import annotations
 
+import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,11 +16,14 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from packaging import version
+from PIL import Image
 from torch import Tensor
 
 from wherein.errors import InputError
 from wherein.methods.heads.canvas import Canvas
+from wherein.methods.heads.config import HeadsConfig
 from wherein.methods.heads.maps import attention_maps
+from wherein.methods.heads.method import Heads
 from wherein.vlm.branches import Branch
 from wherein.vlm.families import FAMILIES
 from wherein.vlm.hf import HFVLM, QUESTION
@@ -364,7 +368,8 @@ def test_image_tokens_see_what_they_say(vlm: HFVLM) -> None:
     assert len(set(tokens.positions.tolist())) == len(tokens.positions) == len(tokens.boxes)
     assert int(tokens.whole.sum()) == tokens.grid[0] * tokens.grid[1]
     widest = tokens.boxes[tokens.whole]
-    np.testing.assert_allclose([*widest[:, :2].min(0), *widest[:, 2:].max(0)], frame.visible, atol=1e-6)
+    np.testing.assert_allclose([*widest[:, :2].min(0), *widest[:, 2:].max(0)], tokens.frame.visible, atol=1e-5)
+    assert np.allclose(tokens.frame.visible, frame.visible) or frame.model_width % vlm.token()
 
     @torch.no_grad()
     def embedded(given: Tensor) -> Tensor:
@@ -396,6 +401,47 @@ def test_image_tokens_see_what_they_say(vlm: HFVLM) -> None:
         assert (seen[:2] - 1e-6 <= centre).all() and (centre <= seen[2:] + 1e-6).all(), (row, own, seen)
         checked += 1
     assert checked
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-3), (torch.bfloat16, 0.5)])
+def test_tiles_that_are_resampled_lie_where_their_mean_does(build: Any, dtype: torch.dtype, within: float) -> None:
+    """LLaVA-OneVision: of 4 x 4 tiles of 4 x 4 patches, 12 x 12 tokens remain, linear in the 16 x 16; a tile's patches
+    of 14 pixels leave the last 4 of its 60 out."""
+    vlm = build("llava_onevision")
+    vlm = type(vlm)(copy.deepcopy(vlm.model).to(dtype), vlm.processor, "onevision")
+    tokens = vlm.image_tokens(vlm.frame_of(240, 240))
+    fine = tokens.boxes[~tokens.whole]
+    assert len(fine) == 144
+    centres = (60 * np.arange(4)[:, None] + 14 * np.arange(4) + 7).ravel()
+    wanted = np.interp((np.arange(12) + 0.5) * 16 / 12 - 0.5, np.arange(16), centres)
+    x, y = ((fine[:, :2] + fine[:, 2:]) / 2).T.reshape(2, 12, 12)
+    np.testing.assert_allclose(x, np.tile(wanted, (12, 1)), atol=within)
+    np.testing.assert_allclose(y, np.tile(wanted, (12, 1)).T, atol=within)
+    (found,) = Heads(vlm, config=HeadsConfig(((0, 0),))).ground(photo(0, 240, 240), ["the cat"])
+    assert ((found.boxes >= 0) & (found.boxes <= 240)).all()
+
+
+def test_patches_that_do_not_fill_a_view_lie_where_they_see(build: Any) -> None:
+    """A convolution leaves the last pixels out, and does not stretch: SPEC, P-7."""
+    vlm = build("llava_onevision")
+    frame = vlm.frame_of(600, 300)  # of 60 x 60 model pixels
+    wanted = frame.crop(0, 0, 56, 56).cells(4, 4)
+    np.testing.assert_allclose(vlm.cells(frame).boxes[:16], wanted)
+    np.testing.assert_allclose(vlm.image_tokens(frame).boxes[:16], wanted, atol=1e-3)
+    np.testing.assert_allclose(wanted[-1], [420, 210, 560, 280])
+
+
+def test_where_tokens_are_is_known_without_the_encoder(vlm: HFVLM) -> None:
+    def ran(*_: Any) -> None:
+        raise AssertionError("a block of the encoder ran")
+
+    inside = [module for block in vlm.encoder_blocks.children() for module in block.modules() if module is not block]
+    hooks = [module.register_forward_hook(ran) for module in inside]
+    try:
+        assert len(vlm.image_tokens(vlm.frame_of(91, 67)).positions)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def test_gradients_reach_an_insert_and_nothing_else(vlm: HFVLM) -> None:
@@ -499,3 +545,44 @@ def test_a_family_says_what_users_need_to_know() -> None:
         assert family.family and family.checkpoint.count("/") == 1 and family.licence
     types = [name for family in FAMILIES for name in family.model_types]
     assert len(set(types)) == len(types)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 60), (60, 3), (60, 1)])
+def test_a_thin_image_is_no_image_of_a_few_channels(vlm: HFVLM, width: int, height: int) -> None:
+    """An array of 1 or 3 rows does not say which axis its channels are: the processor must see what the frame says."""
+    pixels, (frame,) = vlm.prepare([photo(0, width, height)])
+    assert vlm.features(pixels).shape[1] == len(vlm.cells(frame).boxes)
+    assert len(vlm.image_tokens(frame).positions)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "idefics3", "llava"])
+def test_a_template_that_begins_the_text_does_so_once(build: Any, name: str) -> None:
+    """The tokenizer begins every text with the same token: transformers' own chat has one, and so has ours."""
+    vlm = build(name)
+    processor = copy.copy(vlm.processor)
+    image_token = vlm._lead[: vlm._lead.index(QUESTION)].strip()
+    processor.chat_template = (
+        "{{ bos_token }}{% for message in messages %}{% for content in message.content %}"
+        "{{ content.text if content.type == 'text' else '" + image_token + "' }}{% endfor %}{% endfor %}:"
+    )
+    image = Image.fromarray(photo(0))
+    asked = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]}]
+    wanted = processor.apply_chat_template(asked, tokenize=True, return_dict=True, add_generation_prompt=True)
+    pixels, _ = type(vlm)(vlm.model, processor, name).prepare([photo(0)])
+    ids = pixels["input_ids"][0].tolist()
+    assert ids == list(wanted["input_ids"][0]) and ids.count(vlm.tokenizer.bos_token_id) == 1
+
+
+def test_a_users_words_stand_right_behind_paligemmas_image(build: Any) -> None:
+    """Its processor ends a text with a line break, which is not to come between the image and the question."""
+    vlm = build("paligemma2")
+    whole = vlm.processor(text="<image>detect cat", images=[Image.fromarray(photo(0))], return_tensors="pt")
+    bare = vlm._processed(90, 70, True)["input_ids"][0].tolist()
+    question = vlm.tokenizer.encode("detect cat\n", add_special_tokens=False)
+    assert bare + question == whole["input_ids"][0].tolist()
+
+
+def test_what_is_kept_of_an_image_whose_pixels_do_not_matter_is_small(vlm: HFVLM) -> None:
+    kept = vlm._blank(90, 70)
+    floats = [x for x in kept.values() if x.is_floating_point()]
+    assert floats and all(x.untyped_storage().nbytes() <= 8 for x in floats)

@@ -57,25 +57,27 @@ class ImageTokens:
 
     positions int64[M]: of the tokens that stand for cells, among the keys of the attention seam · boxes float64[M, 4]:
     what each sees, xyxy in pixels of the image · whole bool[M]: those of the view of the whole image, in raster order
-    (none of a model with latents) · grid: (rows, columns) of that view, of latents those of x_v.
+    (none of a model with latents) · grid: (rows, columns) of that view, of latents those of x_v · frame: of as much of
+    that view as the grid covers.
     """
 
     positions: NDArray[np.int64]
     boxes: NDArray[np.float64]
     whole: NDArray[np.bool_]
     grid: tuple[int, int]
+    frame: Frame
 
     @classmethod
     def raster(cls, frame: Frame, grid: tuple[int, int]) -> ImageTokens:
         """One token a cell, row by row, at the beginning of the sequence."""
         count = grid[0] * grid[1]
-        return cls(np.arange(count), frame.cells(*grid), np.ones(count, bool), grid)
+        return cls(np.arange(count), frame.cells(*grid), np.ones(count, bool), grid, frame)
 
     @classmethod
     def latent(cls, positions: NDArray[np.int64], frame: Frame, grid: tuple[int, int]) -> ImageTokens:
         """Tokens at `positions` that each see all of the image."""
         count, whole = len(positions), [[0.0, 0.0, frame.width, frame.height]]
-        return cls(positions, np.repeat(np.array(whole), count, axis=0), np.zeros(count, bool), grid)
+        return cls(positions, np.repeat(np.array(whole), count, axis=0), np.zeros(count, bool), grid, frame)
 
 
 class FrozenVLM(ABC):

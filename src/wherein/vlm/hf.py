@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from wherein.errors import InputError
@@ -97,7 +98,7 @@ class HFVLM(FrozenVLM):
         self._own = self.frame_of(side, side)
         self._rows = len(self.cells().boxes)  # of x_v for one image, in the forward pass that runs
         self.size = (self._own.model_width, self._own.model_height)
-        self.grid = self._cells_of(self._own)
+        self.grid = _tiled(self._own, self.patch())[1]
 
     # What a family may have to say otherwise.
 
@@ -123,8 +124,11 @@ class HFVLM(FrozenVLM):
         """int64[rows * columns]: the raster index of each token that leaves the connector, within a view."""
         return np.arange(rows * columns)
 
-    def call(self, text: str, image: NDArray[np.uint8]) -> Mapping[str, Any]:
-        """The processor's answer for one image and the text around it."""
+    def call(self, text: str, image: Image.Image) -> Mapping[str, Any]:
+        """The processor's answer for one image and the text around it.
+
+        Not an array: one of a few rows would be taken for one with its channels first.
+        """
         return self.processor(text=text, images=[image], return_tensors="pt")  # type: ignore[no-any-return]
 
     def decoder(self) -> Any:
@@ -146,8 +150,8 @@ class HFVLM(FrozenVLM):
 
     def latent_positions(self) -> NDArray[np.int64]:
         """int64[M]: where the latents stand among the keys of the attention seam."""
-        positions, order = self._arrivals(TRAINED_AT, TRAINED_AT)
-        return positions[np.argsort(order)]
+        positions, order = self._arrivals(TRAINED_AT, TRAINED_AT, lambda count: np.arange(count)[:, None] / count)
+        return positions[np.argsort(order[:, 0])]
 
     def features_width(self) -> int:
         """D_v."""
@@ -210,7 +214,7 @@ class HFVLM(FrozenVLM):
         Raises InputError where they do not.
         """
         frames = [self.frame_of(image.shape[1], image.shape[0]) for image in images]
-        return self._stack([dict(self.call(self._lead, image)) for image in images]), frames
+        return self._stack([dict(self.call(self._lead, Image.fromarray(image))) for image in images]), frames
 
     def features(self, pixels: Mapping[str, Tensor]) -> Tensor:
         """The model's inputs -> x_v float[B, N, D_v] (before each row's, the features of other depths, if any).
@@ -272,11 +276,11 @@ class HFVLM(FrozenVLM):
         boxes: list[NDArray[np.float64]] = []
         order: list[NDArray[np.int64]] = []
         for view in views.frames:
-            rows, columns = self._cells_of(view)
-            index = self.raster(rows, columns)
+            seen, grid = _tiled(view, self.patch())
+            index = self.raster(*grid)
             before_it = sum(len(ranks) for ranks in order)
             order.append(np.concatenate([np.arange(self.leading), self.leading + index]) + before_it)
-            boxes += [np.repeat(whole, self.leading, axis=0), view.cells(rows, columns)[index]]
+            boxes += [np.repeat(whole, self.leading, axis=0), seen.cells(*grid)[index]]
         return Cells(np.concatenate(boxes), np.concatenate(order))
 
     def image_tokens(self, frame: Frame | None = None) -> ImageTokens:
@@ -302,7 +306,10 @@ class HFVLM(FrozenVLM):
         if not getattr(self.processor, "chat_template", None):
             return self.lead
         said = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
-        return str(self.processor.apply_chat_template(said, add_generation_prompt=True))
+        made = str(self.processor.apply_chat_template(said, add_generation_prompt=True))
+        first = self.tokenizer.bos_token
+        twice = first is not None and self.tokenizer.bos_token_id in self.tokenizer("").input_ids
+        return made.removeprefix(first) if twice else made  # the tokenizer begins every text with it
 
     def _seams(self) -> Seams:
         return Seams.of_decoder(
@@ -325,8 +332,12 @@ class HFVLM(FrozenVLM):
         return self._lead.partition(QUESTION)[0] if self.opening is None else self.opening
 
     def _blank(self, width: int, height: int, bare: bool = False) -> dict[str, Tensor]:
-        """The inputs for an image of this size whose features are known: its pixels do not matter."""
-        return dict(self.call(self._opening if bare else self._lead, np.zeros((height, width, 3), np.uint8)))
+        """The inputs for an image of this size whose features are known: its pixels do not matter, and are not kept.
+
+        They are 1: Idefics3 takes a picture of zeros for none.
+        """
+        made = self.call(self._opening if bare else self._lead, Image.new("RGB", (width, height)))
+        return {name: x.new_ones(()).expand(x.shape) if x.is_floating_point() else x for name, x in made.items()}
 
     def _followed(self, inputs: Mapping[str, Tensor], text: Sequence[int]) -> dict[str, Tensor]:
         """Inputs on the model's device with token ids of text behind each row."""
@@ -371,24 +382,30 @@ class HFVLM(FrozenVLM):
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def _find_tokens(self, width: int, height: int) -> ImageTokens:
-        frame = self.frame_of(width, height)
+        views, frame = self.views_of(width, height), self.frame_of(width, height)
         if self.latents:
-            return ImageTokens.latent(self.latent_positions(), frame, self._cells_of(frame))
-        positions, rows_of = self._arrivals(width, height)
-        views, side = self.views_of(width, height), self.token()
-        boxes, whole = [], []
+            return ImageTokens.latent(self.latent_positions(), *_tiled(frame, self.patch()))
+        size, told = np.array([width, height, width, height]), []
         for i, view in enumerate(views.frames):
-            rows, columns = view.model_height // side, view.model_width // side
-            boxes.append(view.cells(rows, columns)[self.token_raster(rows, columns)])
-            whole.append(np.full(len(boxes[-1]), i == views.whole))
-        grid = (frame.model_height // side, frame.model_width // side)
-        return ImageTokens(positions, np.concatenate(boxes)[rows_of], np.concatenate(whole)[rows_of], grid)
+            seen, grid = _tiled(view, self.token())
+            boxes = seen.cells(*grid)[self.token_raster(*grid)]
+            told.append(np.insert(boxes / size, 4, i == views.whole, axis=1))
+        positions, arrived = self._arrivals(width, height, lambda _: np.concatenate(told))
+        seen, grid = _tiled(frame, self.token())
+        return ImageTokens(positions, arrived[:, :4] * size, arrived[:, 4] > 0.5, grid, seen)
 
-    def _arrivals(self, width: int, height: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _arrivals(
+        self, width: int, height: int, told: Callable[[int], NDArray[np.float64]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         inputs = self._on_device(self._processed(width, height))
         entry = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.decoder()
-        return arrivals(self.seams, entry, lambda: self.model(**inputs, **self._starting(1), **self._further))
+        rows = len(self.cells(self.frame_of(width, height)).boxes)
+        nothing = torch.zeros(1, rows, self.feature_dim * len(self._replay.receivers), dtype=self.dtype)
+        with self._replay.give(nothing):  # what is seen does not matter: the encoder need not run
+            return arrivals(self.seams, entry, lambda: self.model(**inputs, **self._starting(1), **self._further), told)
 
-    def _cells_of(self, view: Frame) -> tuple[int, int]:
-        side = self.patch()
-        return view.model_height // side, view.model_width // side
+
+def _tiled(view: Frame, side: int) -> tuple[Frame, tuple[int, int]]:
+    """What whole cells of this side, model pixels, cover of a view (a convolution sees no further), and their grid."""
+    rows, columns = view.model_height // side, view.model_width // side
+    return view.crop(0, 0, columns * side, rows * side), (rows, columns)

@@ -23,8 +23,8 @@ FINEST = 4  # how many times as fine as the whole view's tokens a map is drawn a
 class Canvas:
     """The grid of maps of images with one Frame.
 
-    frame: of the image · grid: (rows, columns) of a map, over all that the whole view shows, its padding included ·
-    positions int64[M]: the image's tokens among the keys of the attention seam.
+    frame: of what a map lies over · grid: (rows, columns) of a map, over all that the whole view's cells cover, padding
+    included · positions int64[M]: the image's tokens among the keys of the attention seam.
     Raises InputError where the model's sequence has none.
     """
 
@@ -32,11 +32,11 @@ class Canvas:
         tokens = vlm.image_tokens(frame)
         if not len(tokens.positions):
             raise InputError(f"No image token was found in the sequence of {vlm.name}: its processor puts none in.")
-        self.frame, self.positions = frame, tokens.positions
-        seen = _patches(vlm, frame, tokens.grid) if vlm.latents else tokens
+        self.frame, self.positions = tokens.frame, tokens.positions
+        seen = _patches(vlm, tokens) if vlm.latents else tokens
         fine = _fineness(seen)
         self.grid = (seen.grid[0] * fine, seen.grid[1] * fine)
-        self._weights = sparse.csr_matrix(self._shares(self._in_view(seen)))
+        self._weights = self._shares(self._in_view(seen))
 
     def lay(self, rows: NDArray[np.float32], shares: Tensor | None = None) -> NDArray[np.float32]:
         """Attention float32[..., M] to the image's tokens -> maps float32[..., R, C]; what lies in the image is kept.
@@ -111,25 +111,27 @@ class Canvas:
         boxes[seen.whole] = raster[: int(seen.whole.sum())]  # their boxes are cut to the image
         return np.asarray(boxes)
 
-    def _shares(self, boxes: Boxes) -> NDArray[np.float32]:
-        """How much of each box float64[M, 4], in cells, lies over each cell: float32[M, R C], a row's sum 1; an empty
-        box lies over none."""
-        across, down = (
-            np.clip(
-                np.minimum(boxes[:, k + 2, None], np.arange(n) + 1) - np.maximum(boxes[:, k, None], np.arange(n)), 0, 1
-            )
-            for k, n in ((0, self.grid[1]), (1, self.grid[0]))
-        )
-        over = np.einsum("mr,mc->mrc", down, across).reshape(len(boxes), -1).astype(np.float32)
-        over[over < 1e-6] = 0
-        return np.asarray(over / np.maximum(over.sum(1, keepdims=True), 1e-6))
+    def _shares(self, boxes: Boxes) -> sparse.csr_matrix:
+        """Which share of each box float64[M, 4], in cells, lies over each cell: float32[M, R C], a row's sum 1, or less
+        where tiles see more than the whole view does; an empty box lies over none."""
+        lows, highs = boxes[:, :2].round(6), boxes[:, 2:].round(6)
+        first = np.floor(lows).astype(int)
+        span = max(1, int((np.ceil(highs) - first).max(initial=1)))
+        cells = first[:, :, None] + np.arange(span)  # int[M, 2, span]: columns, and rows, that a box may lie over
+        over = np.clip(np.minimum(highs[:, :, None], cells + 1) - np.maximum(lows[:, :, None], cells), 0, 1)
+        over *= (cells >= 0) & (cells < np.array(self.grid[::-1])[:, None])
+        share = over[:, 1, :, None] * over[:, 0, None, :]
+        token, down, across = share.nonzero()
+        held = cells[token, 1, down] * self.grid[1] + cells[token, 0, across]
+        share = share[token, down, across] / (highs - lows).prod(1)[token]
+        return sparse.csr_matrix((share.astype(np.float32), (token, held)), (len(boxes), self.grid[0] * self.grid[1]))
 
 
-def _patches(vlm: FrozenVLM, frame: Frame, grid: tuple[int, int]) -> ImageTokens:
+def _patches(vlm: FrozenVLM, latents: ImageTokens) -> ImageTokens:
     """The rows of x_v as tokens would be, for a model with latents; CLS sees everything, so it says no place."""
-    boxes = vlm.cells(frame).boxes.copy()
-    boxes[(boxes == [0, 0, frame.width, frame.height]).all(1)] = 0
-    return ImageTokens(np.arange(len(boxes)), boxes, np.zeros(len(boxes), bool), grid)
+    boxes = vlm.cells(latents.frame).boxes.copy()
+    boxes[(boxes == [0, 0, latents.frame.width, latents.frame.height]).all(1)] = 0
+    return ImageTokens(np.arange(len(boxes)), boxes, np.zeros(len(boxes), bool), latents.grid, latents.frame)
 
 
 def _fineness(tokens: ImageTokens) -> int:

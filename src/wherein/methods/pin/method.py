@@ -33,7 +33,7 @@ class Pin(Inserted):
 
     def __init__(self, vlm: FrozenVLM, adapter: str | Path | None = None) -> None:
         super().__init__(vlm, adapter)
-        self._pi = lru_cache(maxsize=64)(self._made)
+        self._pi = lru_cache(maxsize=2)(self._made)  # of a large picture, hundreds of megabytes each
 
     @classmethod
     def begin(cls, vlm: FrozenVLM, preset: str = "default") -> PositionalInsert:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from wherein.errors import InputError
@@ -95,7 +94,7 @@ class InstructBlip(Blip2):
     checkpoint = "Salesforce/instructblip-vicuna-7b"
     licence = "Llama (weights: non-commercial)"
 
-    def call(self, text: str, image: NDArray[np.uint8]) -> Mapping[str, Any]:
+    def call(self, text: str, image: Image.Image) -> Mapping[str, Any]:
         """Its processor takes the image first."""
         return self.processor(images=image, text=text, return_tensors="pt")  # type: ignore[no-any-return]
 

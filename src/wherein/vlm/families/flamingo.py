@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from wherein.vlm import views
@@ -70,7 +71,7 @@ class Flamingo(HFVLM):
         """CLIP's."""
         return int(self.model.vision_model.config.patch_size)
 
-    def call(self, text: str, image: NDArray[np.uint8]) -> Mapping[str, Any]:
+    def call(self, text: str, image: Image.Image) -> Mapping[str, Any]:
         """Pixels and the ids of the text, the image's token among them."""
         pixels = self.processor.image_processor(image, return_tensors="pt")
         words = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")  # a prompt begins with its image

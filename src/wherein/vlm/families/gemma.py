@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from wherein.vlm import views
 from wherein.vlm.hf import HFVLM, QUESTION
@@ -30,11 +29,17 @@ class PaliGemma(HFVLM):
     checkpoint = "google/paligemma2-3b-pt-224"
     licence = "Gemma"
 
-    def call(self, text: str, image: NDArray[np.uint8]) -> Mapping[str, Any]:
-        """Its processor makes labels of everything, which would cost a loss."""
+    def call(self, text: str, image: Image.Image) -> Mapping[str, Any]:
+        """Its processor makes labels of everything, which would cost a loss.
+
+        It also ends every text with a line break, which belongs behind a user's words, not between the image and them.
+        """
         made = dict(super().call(text, image))
         made.pop("labels", None)
-        return made
+        if text != self.opening:
+            return made
+        end = len(self.tokenizer.encode("\n", add_special_tokens=False))
+        return {name: x[:, :-end] if name != "pixel_values" else x for name, x in made.items()}
 
     def first_position(self) -> int:
         """It counts from one."""
@@ -51,7 +56,7 @@ class Gemma3(HFVLM):
     views = staticmethod(views.squash)
     blocks_path = "model.vision_tower.encoder.layers"
     patches_path = "model.vision_tower.embeddings"
-    lead = f"<bos><start_of_turn>user\n<start_of_image>{QUESTION}<end_of_turn>\n<start_of_turn>model\n"
+    lead = f"<start_of_turn>user\n<start_of_image>{QUESTION}<end_of_turn>\n<start_of_turn>model\n"
     checkpoint = "google/gemma-3-4b-it"
     licence = "Gemma"
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from wherein.vlm import views
@@ -39,7 +40,7 @@ class Idefics(HFVLM):
         """The latents are as wide as the features: keys of a cross-attention, not words."""
         return self.feature_dim
 
-    def call(self, text: str, image: NDArray[np.uint8]) -> Mapping[str, Any]:
+    def call(self, text: str, image: Image.Image) -> Mapping[str, Any]:
         """A prompt is a list of images and texts."""
         return self.processor(images=[image], text=[text], return_tensors="pt")  # type: ignore[no-any-return]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from wherein.vlm import views
 from wherein.vlm.hf import HFVLM, QUESTION
@@ -34,7 +33,7 @@ class InternVL(HFVLM):
         """D_v: that of a whole block."""
         return int(super().features_width() / self.model.config.downsample_ratio**2)
 
-    def call(self, text: str, image: NDArray[np.uint8]) -> Mapping[str, Any]:
+    def call(self, text: str, image: Image.Image) -> Mapping[str, Any]:
         """Its processor cuts tiles whatever the image processor's own setting is, unless it is told."""
         tiles = bool(self.processor.image_processor.crop_to_patches)
         return self.processor(text=text, images=[image], crop_to_patches=tiles, return_tensors="pt")  # type: ignore[no-any-return]
