@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wherein.vlm.base import FrozenVLM
 
 PHOTO = str(files("wherein") / "examples" / "cat.jpg")
+WEIGHTS = files("wherein") / "methods" / "pin" / "weights" / "default" / "adapter_model.safetensors"
 LONG = "a" * 5000
 
 # What was given, and a word that the sentence must hold. Refused without the model: a second each.
@@ -49,6 +50,8 @@ AT_ONCE = {
     "unknown model": ([PHOTO, "a cat", "--model", "no/such-model"], "no/such-model"),
     "missing adapter": ([PHOTO, "a cat", "--adapter", "nowhere/at/all"], "No adapter at"),
     "adapter that is none": ([PHOTO, "a cat", "--adapter", "notes.jpg"], "not an adapter's configuration"),
+    "adapter's weights": ([PHOTO, "a cat", "--adapter", str(WEIGHTS)], "give the folder of the adapter"),
+    "images of a wildcard": ([PHOTO, "notes.jpg", "a cat"], "give further images with -i"),
     "adapter for a method without one": ([PHOTO, "a cat", "--adapter", "notes.jpg", "--method", "text"], "to load"),
     "every instance": ([PHOTO, "a cat", "--all"], "cam gives one box a phrase"),
     "no mask": ([PHOTO, "a cat", "--mask", "--save", "out.png"], "cam gives no mask"),

@@ -100,6 +100,39 @@ def test_files(dataset: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out.records.jsonl").is_file()
 
 
+def test_every_figure_can_be_read_in_a_file(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 columns, which rich takes where there is no terminal, would cut them."""
+    monkeypatch.setenv("COLUMNS", "80")
+    said = invoke(dataset).stdout
+    assert "…" not in said and re.search(r"^ *whole +0\.625 +\d\.\d{3}\.\.\d\.\d{3} .*\d\.\d{3} *$", said, re.MULTILINE)
+    assert "Of fewer than 10 images" in said
+
+
+def test_the_data_are_not_overwritten(dataset: Path) -> None:
+    before = (dataset / "annotations.json").read_bytes()
+    done = invoke(dataset, "--json", str(dataset / "images" / ".." / "annotations.json"))
+    assert isinstance(done.exception, InputError) and "take the place of the data" in str(done.exception)
+    assert (dataset / "annotations.json").read_bytes() == before
+
+
+def test_results_of_any_name_keep_records_of_their_own(dataset: Path, tmp_path: Path) -> None:
+    for name in ("run.1", "run.2"):
+        assert invoke(dataset, "--json", str(tmp_path / name)).exit_code == 0
+    assert {path.name for path in tmp_path.glob("run*records*")} == {"run.1.records.jsonl", "run.2.records.jsonl"}
+
+
+def test_after_an_image_was_mended_only_that_is_asked(dataset: Path, tmp_path: Path, created: Any) -> None:
+    out, image = str(tmp_path / "out.json"), dataset / "images" / "1.png"
+    content = image.read_bytes()
+    image.write_bytes(content[:20])
+    assert invoke(dataset, "--skip-bad", "--json", out).exit_code == 0
+    image.write_bytes(content)
+    asked = len(created["whole"].asked)
+    done = invoke(dataset, "--skip-bad", "--json", out)
+    assert done.exit_code == 0 and "answers are there already" in done.stderr
+    assert len(created["whole"].asked) == asked + 1
+
+
 def test_pairs(dataset: Path) -> None:
     done = invoke(dataset, "--json", "-", data="pairs.json")
     results = json.loads(done.stdout)

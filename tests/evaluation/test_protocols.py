@@ -413,8 +413,18 @@ def test_other_settings_start_afresh_and_keep_the_old_records(dataset: Path, tmp
 def test_a_finished_run_is_run_again(dataset: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.records.jsonl"
     finish(pin(dataset), [FakeMethod("whole", whole)], Journal(path, SETTINGS))
+    old = path.read_bytes()
     journal = Journal(path, SETTINGS)
     assert journal.note is None and not journal.done
+    assert (tmp_path / "out.records.jsonl.old").read_bytes() == old  # the next run may be stopped at its first image
+
+
+def test_a_run_that_is_left_open_continues(dataset: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.records.jsonl"
+    with Journal(path, SETTINGS) as journal:
+        found = [one for some in run(pin(dataset), [FakeMethod("whole", whole)], journal) for one in some]
+        journal.leave_open()
+    assert list(Journal(path, SETTINGS).done.values()) == found
 
 
 def test_a_file_of_something_else_is_not_lost(tmp_path: Path) -> None:

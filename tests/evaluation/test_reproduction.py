@@ -242,6 +242,7 @@ def test_files(coco: Chosen, tmp_path: Path) -> None:
     text = paths[2].read_text()
     assert "| left | 0." in text and "±" in text and "| 0.25 (+0." in text
     assert "mIoU published (difference)" in text and "P@0.5 (>=) published" not in text
+    assert "- the published figures are of other images" in text
     assert "- not run: missing. No adapter for missing." in text and "    wherein reproduce pin" in text
     with Image.open(paths[3]) as picture:
         assert picture.width > 300

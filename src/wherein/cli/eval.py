@@ -13,6 +13,7 @@ Notable choices:
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,9 +24,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wherein import pictures
-from wherein.cli.job import STDIN as STDOUT
 from wherein.cli.job import print_json
 from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Segmenter, Size
+from wherein.cli.results import STDOUT, beside, result_file, show, spare
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
@@ -136,10 +137,11 @@ class Run:
         from wherein.evaluation import protocol_for, select
 
         self.complaints, self.skip_bad = Complaints(lambda line: typer.echo(line, err=True)), skip_bad
-        self.path = None if output in (None, STDOUT) else Path(str(output))
-        self.seed, self.output, self.gallery = seed, output, gallery
-        _check_outputs(self.path, gallery)
+        self.path, self.seed, self.output, self.gallery = result_file(output), seed, output, gallery
+        self.records = beside(self.path, ".records.jsonl")
+        _check_gallery(gallery)
         self.dataset = open_dataset(data, images, format, split)
+        spare([self.path, self.records], self.dataset.files)
         self.protocol = protocol_for(self.dataset, protocol)
         self.samples = select(self.protocol, self.dataset, limit=limit, complain=self.complaints, no_target=True)
         self.expected = expected_images(self.dataset, self.protocol, len(self.samples)) if limit is None else None
@@ -152,8 +154,6 @@ class Run:
         Raises:
             InputError: at the end, if there were bad records and they are not to be skipped; also if nothing is left.
         """
-        from rich.console import Console
-
         from wherein.evaluation import Journal, askable, to_table
         from wherein.evaluation.protocols import asks_every_phrase
         from wherein.evaluation.records import folders, origin
@@ -169,14 +169,16 @@ class Run:
             "methods": [one.name for one in methods],
             **settings,
         }
-        with Journal(self.path and self.path.with_suffix(".records.jsonl"), made_by) as journal:
+        with Journal(self.records, made_by) as journal:
             outcomes = _ask(samples, methods, journal, self.complaints, no_target=asks_every_phrase(self.protocol))
             if not any(outcome.records for outcome in outcomes):
                 raise InputError(f"No image of {self.dataset.files[0]} could be asked about.")
             results = self._write(outcomes, vlm, methods)
-            Console(stderr=self.output == STDOUT, highlight=False).print(to_table(results))
+            show(to_table(results), stderr=self.output == STDOUT)
             if self.output == STDOUT:
                 print_json(results)
+            if self.complaints.sentences:
+                journal.leave_open()
             self.complaints.judge(self.skip_bad, LEFT_OUT)
 
     def _write(self, outcomes: Sequence[Outcome], vlm: FrozenVLM, methods: Sequence[Grounder]) -> dict[str, Any]:
@@ -218,15 +220,11 @@ def expected_images(dataset: Dataset, protocol: str, found: int) -> int | None:
     return expected
 
 
-def _check_outputs(path: Path | None, gallery: Path | None) -> None:
-    if path:
-        if path.is_dir():
-            raise InputError(f"{path} is a folder: give the name of a file in it, such as {path / 'results.json'}.")
-        pictures.check_folder(path.parent)
+def _check_gallery(gallery: Path | None) -> None:
     if gallery:
         if find_spec("matplotlib") is None:
             raise InputError("A gallery's plots need matplotlib: run pip install wherein[eval].")
-        pictures.check_folder(gallery if gallery.exists() else gallery.parent)
+        pictures.check_folder(gallery if os.path.lexists(gallery) else gallery.parent)
 
 
 def _checked(names: Sequence[str], model: str, adapter: str | None) -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,7 +71,7 @@ def find(
         raise InputError("--pairs and --images belong together: give both, or neither to make composites.")
     if split is not None and pairs is None:
         raise InputError("--split is a part of --pairs: give both, or neither to make composites.")
-    if out.is_dir():
+    if os.path.isdir(out):
         raise InputError(f"{out} is a folder: give the name of a file in it, such as {out / 'heads.json'}.")
     if out.suffix != ".json":
         raise InputError(f"{out} does not end in .json, which the file is: such as {out.with_suffix('.json')}.")

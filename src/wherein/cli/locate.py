@@ -7,6 +7,7 @@ Notable choices:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,9 @@ def locate(
 ) -> None:
     """Print where each PHRASE is on IMAGE: boxes x0, y0, x1, y1 in pixels of the image, or that it is absent."""
     checked = check_phrases(phrases)
+    for phrase in phrases:
+        if Path(phrase).suffix and os.path.isfile(phrase):
+            raise InputError(f"{phrase} is a file, but stands where a phrase does: give further images with -i.")
     job = Job([image, *(more or [])])
     if (mask or heatmap) and not save:
         raise InputError("--mask and --heatmap say what is drawn: give --save the name of the picture as well.")

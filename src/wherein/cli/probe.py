@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wherein import pictures
 from wherein.cli.eval import LEFT_OUT, Data, Folder, Format, Limit, Output, Protocol, Seed, SkipBad, Split
-from wherein.cli.job import STDIN as STDOUT
 from wherein.cli.job import print_json
 from wherein.cli.model import Bits, Device, Dtype, Model, Size
+from wherein.cli.results import STDOUT, beside, result_file, show, spare
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
@@ -112,7 +111,9 @@ def probe(
     from wherein.evaluation.transcript import Transcript
     from wherein.vlm import load_vlm
 
-    prompts, convention, path, remote = _prompts(prompt), _convention(coordinates), _file(output), None
+    prompts, convention, remote = _prompts(prompt), _convention(coordinates), None
+    path = result_file(output, "probe.json")
+    answers = beside(path, ".answers.jsonl")
     if endpoint is None:
         given = {"key": key, "side": side, "per-minute": per_minute, "timeout": timeout, "body": body, "price": price}
         _refuse(given, "a remote model, so give its --endpoint")
@@ -127,9 +128,10 @@ def probe(
     complaints = Complaints(lambda line: typer.echo(line, err=True))
     dataset = open_dataset(data, images, format, split)
     protocol = protocol_for(dataset, protocol)
+    spare([path, answers], dataset.files)
     samples = select(protocol, dataset, limit=limit, complain=complaints)
     with remote or nullcontext(Local(load_vlm(model, device, dtype, bits, size), tokens)) as asker:
-        transcript = Transcript(path and path.with_suffix(".answers.jsonl"), asker.settings)
+        transcript = Transcript(answers, asker.settings)
         if transcript.found:
             typer.echo(f"{transcript.found} answers are there already.", err=True)
         probed = Probe(samples, asker, prompts, transcript, complaints)
@@ -150,14 +152,12 @@ def probe(
 
 def _report(results: dict[str, Any], path: Path | None, output: str | None) -> None:
     """Write and print what is to be written and printed."""
-    from rich.console import Console
-
     from wherein.evaluation import write_json
     from wherein.evaluation.probe import to_table
 
     if path:
         write_json(results, path)
-    Console(stderr=output == STDOUT, highlight=False).print(to_table(results))
+    show(to_table(results), stderr=output == STDOUT)
     cut = sum(answer["cut"] for answer in results["answers"])
     if cut:
         typer.echo(f"{cut} answers were cut off: --tokens allows longer ones.", err=True)
@@ -182,17 +182,6 @@ def _convention(name: str) -> Convention | None:
     if name not in ("auto", *CONVENTIONS):
         raise InputError(f"There are no coordinates {name!r}: choose auto, {', '.join(CONVENTIONS)}.")
     return CONVENTIONS.get(name)
-
-
-def _file(output: str | None) -> Path | None:
-    """The file of the results, if there is one."""
-    if output in (None, STDOUT):
-        return None
-    path = Path(str(output))
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give the name of a file in it, such as {path / 'probe.json'}.")
-    pictures.check_folder(path.parent)
-    return path
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:

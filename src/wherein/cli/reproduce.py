@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -93,7 +94,7 @@ def pin(
     if table not in PIN_ROWS:
         raise InputError(f"There is no table {table} of PIN: choose {', '.join(map(str, PIN_ROWS))}.")
     check_baseline(baseline, PIN_ROWS[table])
-    if adapters is not None and not adapters.is_dir():
+    if adapters is not None and not os.path.isdir(adapters):
         raise InputError(f"{adapters} is not a folder: expected one that holds an adapter for each trained row.")
     choice = Choice([*data, *(more or [])], images, split, format, protocol, limit)
     work = Work(choice, out / f"pin-{table}", baseline, seed, skip_bad)
@@ -198,9 +199,6 @@ class Work:
 
     def run(self, vlm: FrozenVLM, table: Table) -> None:
         """Run the table, write it after each data set, print it; InputError at the end if there were bad records."""
-        from rich.console import Console
-        from rich.markdown import Markdown
-
         from wherein.evaluation import askable, page
         from wherein.evaluation.records import origin
         from wherein.evaluation.reproduction import reproduce
@@ -234,9 +232,21 @@ class Work:
                 "made": _made(vlm, found, self.seed, time.time() - began),
             }
             paths = page.write(results, self.folder)  # what goes wrong with a later set costs this one nothing
-        Console(highlight=False).print(Markdown(page.to_markdown(results)))
+        _print(page.to_markdown(results))
         typer.echo(f"{', '.join(path.name for path in paths)} in {self.folder}")
         self.complaints.judge(self.skip_bad, LEFT_OUT)
+
+
+def _print(markdown: str) -> None:
+    """As a terminal shows it; elsewhere as it is written, for its columns would be cut to a terminal's width."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(Markdown(markdown))
+    else:
+        typer.echo(markdown)
 
 
 def _each(option: str, given: Sequence[str] | None, count: int) -> list[str | None]:

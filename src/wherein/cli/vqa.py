@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wherein import pictures
 from wherein.cli.eval import LEFT_OUT, Images, Limit, Output, Seed, SkipBad, fingerprint
-from wherein.cli.job import STDIN as STDOUT
 from wherein.cli.job import print_json
 from wherein.cli.model import Adapter, Bits, Device, Dtype, Model, Size
+from wherein.cli.results import STDOUT, beside, result_file, show, spare
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,8 +50,6 @@ def vqa(
     output: Output = None,
 ) -> None:
     """Ask a model questions with an adapter inserted and without: VQA accuracy on and off, and the difference."""
-    from rich.console import Console
-
     from wherein.data import Complaints
     from wherein.data.vqa import read_vqa
     from wherein.evaluation import write_json
@@ -60,11 +57,9 @@ def vqa(
     from wherein.evaluation.vqa import PROMPT, Transcript, summarise
     from wherein.vlm import load_vlm
 
-    path = None if output in (None, STDOUT) else Path(str(output))
-    if path and path.is_dir():
-        raise InputError(f"{path} is a folder: give the name of a file in it, such as {path / 'results.json'}.")
-    if path:
-        pictures.check_folder(path.parent)
+    path = result_file(output)
+    records = beside(path, ".records.jsonl")
+    spare([path, records], [questions, annotations])
     if limit is not None and limit < 1:
         raise InputError(f"The limit is {limit}, but at least 1 image must be asked about.")
     complaints = Complaints(lambda line: typer.echo(line, err=True))
@@ -81,7 +76,7 @@ def vqa(
         "prompt": PROMPT,
         "adapter": adapter and fingerprint(adapter),
     }
-    with Transcript(path and path.with_suffix(".records.jsonl"), made_by) as transcript:
+    with Transcript(records, made_by) as transcript:
         answered = _ask(asked, vlm, bind, transcript, complaints)
         _any(answered, questions)
         names = {own.image for own in answered}
@@ -97,9 +92,11 @@ def vqa(
         results["complaints"] = complaints.sentences
         if path:
             write_json(results, path)
-        Console(stderr=output == STDOUT, highlight=False).print(_table(results))
+        show(_table(results), stderr=output == STDOUT)
         if output == STDOUT:
             print_json(results)
+        if complaints.sentences:
+            transcript.leave_open()
         complaints.judge(skip_bad, LEFT_OUT)
 
 

@@ -86,7 +86,9 @@ def _section(results: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[s
 
 
 def _notes(found: Mapping[str, Any]) -> Iterator[str]:
-    """What was left out, which adapters were used, and what else is published."""
+    """What the published figures are of, what was left out, which adapters were used, and what else is published."""
+    if any(row["published"] for row in found["rows"].values()) and not found["as_published"]:
+        yield "- the published figures are of other images, so the differences say little."
     for name, why in found["not run"].items():
         yield f"- not run: {name}. {why}"
     if left := found["left out"]:

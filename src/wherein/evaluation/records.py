@@ -108,8 +108,8 @@ class Journal:
     """Outcomes streamed to a JSON-lines file: a header with the settings, a line per outcome, a line when finished.
 
     Opening the journal of an interrupted run with the same settings continues it: `done` holds what is there, by image
-    and method. A finished journal is begun anew, unless it is to `keep`, and so is one of other settings, which is kept
-    aside. `note` is a sentence for the user about what was found, or None. Without a path nothing is written.
+    and method. A finished journal is kept aside, unless it is to `keep`, and so is one of other settings; then all is
+    begun anew. `note` is a sentence for the user about what was found, or None. Without a path nothing is written.
     """
 
     def __init__(self, path: Path | None, settings: Mapping[str, Any], keep: bool = False) -> None:
@@ -126,7 +126,7 @@ class Journal:
         with self._lines.reading():
             for row in rows:
                 self._take(row)
-        self._finished = self._lines.rows[-1:] == [_FINISHED]
+        self._finished, self._open = self._lines.rows[-1:] == [_FINISHED], False
         if rows:
             self.note = f"Continuing the records in {path}: {len(rows)} answers are there already."
 
@@ -136,8 +136,12 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and not self._finished:
+        if kind is None and not self._finished and not self._open:
             self._lines.add(_FINISHED)
+
+    def leave_open(self) -> None:
+        """Do not finish it: answers are missing, and the same command will ask for them alone."""
+        self._open = True
 
     def add(self, outcome: Outcome) -> None:
         """Write an outcome down; once this returns, a killed process does not lose it. Raises InputError: it cannot."""
@@ -156,13 +160,13 @@ class Journal:
 
 
 def _make_room(path: Path, header: Mapping[str, Any], keep: bool) -> str | None:
-    """Drop a finished journal and move one of other settings aside; returns what to tell of the latter."""
+    """Move a finished journal and one of other settings aside; returns what to tell of the latter."""
+    aside = path.with_name(path.name + ".old")
     with journal.writing(path):
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         if lines and lines[-1] == journal.line_of(_FINISHED) and not keep:
-            path.unlink()
+            os.replace(path, aside)
         elif lines and lines[0] != journal.line_of(header):
-            aside = path.with_name(path.name + ".old")
             os.replace(path, aside)
             return f"The unfinished records in {path} have other settings: they are now in {aside}; starting afresh."
     return None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 BASELINE = "centre"
+FEW = 10  # images, too few for a bootstrap over them
 """The method that every other one is compared with whenever it runs."""
 _FIGURES = {
     "mIoU M": "miou_m",
@@ -287,7 +288,8 @@ def _shown(results: dict[str, Any]) -> list[str]:
 
 
 def _comparisons(results: dict[str, Any]) -> list[str]:
-    return [
+    few = [f"Of fewer than {FEW} images, intervals and p-values say little."] if results["images"] < FEW else []
+    return few + [
         f"{pair}: {found['difference']:+.3f}, 95 % {_interval(found['ci95'])}, p = {found['p']:.2g}"
         for pair, found in results["paired"].items()
     ]

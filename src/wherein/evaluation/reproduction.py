@@ -54,6 +54,11 @@ class Chosen:
         found = re.search(r"(?<![a-z])(lvis|voc|coco)(?![a-z])|(val2017|train2017)", called)
         return "" if found is None else found[1] or "coco"
 
+    @property
+    def as_published(self) -> bool:
+        """Whether a paper's figures are of these very images: of a split that it names, or as many as PIN's has."""
+        return self.dataset.format in ("refcoco", "reasonseg") or self.expected == len(self.samples)
+
 
 def _referring(called: str, split: str) -> str:
     """A split of RefCOCO, RefCOCO+ or RefCOCOg as the papers print it; "" of others and of Google's partitions."""
@@ -135,6 +140,7 @@ def reproduce(
         "digest": chosen.dataset.digest(),
         "images": len(common),
         "expected_images": chosen.expected,
+        "as_published": chosen.as_published,
         "left out": left_out,
         "n": len(found[baseline].images),
         "rows": {

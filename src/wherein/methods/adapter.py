@@ -192,6 +192,8 @@ def _read(place: Path) -> dict[str, Any]:
     Raises AdapterError if it is missing, damaged or of another version.
     """
     path = place if place.is_file() else place / CONFIG
+    if path.suffix == Path(WEIGHTS).suffix:
+        raise AdapterError(f"{path} holds weights alone: give the folder of the adapter, or its {CONFIG}.")
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         version = about["wherein"]
@@ -200,7 +202,9 @@ def _read(place: Path) -> dict[str, Any]:
         if version == VERSION:
             _check(about)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise AdapterError(f"{path} is not an adapter's configuration: {error!r}; save the adapter again.") from error
+        raise AdapterError(
+            f"{path} is not an adapter's configuration ({type(error).__name__}, {_brief(error)}): save it again."
+        ) from error
     if version < VERSION:
         raise AdapterError(f"The adapter {place} was saved by an earlier version of wherein: save it again with this.")
     if version > VERSION:
