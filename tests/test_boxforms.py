@@ -21,7 +21,8 @@ KNOWN = {
     "[.1, .1, .3, .4]": (PIXELS, "list", [100, 50, 300, 200]),
     "[50, 100, 200, 300]": (CONVENTIONS["0-1000-y-first"], "list", [100, 25, 300, 100]),
     "[10, 10, 30, 40]": (CONVENTIONS["0-100"], "list", [100, 50, 300, 200]),
-    "[100, 50,\n 300, 200,]": (PIXELS, None, None),  # five places
+    "[100, 50,\n 300, 200,]": (PIXELS, "list", [100, 50, 300, 200]),
+    "[100, 50, 300, 200, 400]": (PIXELS, None, None),
     '```json\n[\n  {"bbox_2d": [100, 50, 300, 200], "label": "cat"}\n]\n```': (PIXELS, "list", [100, 50, 300, 200]),
     '{"bbox_2d": [100, 50, 300, 200], "label": "ca': (PIXELS, "list", [100, 50, 300, 200]),  # cut off
     '{"bbox": ["100", "50", "300", "200"]}': (PIXELS, "list", [100, 50, 300, 200]),
@@ -82,6 +83,18 @@ KNOWN = {
     '{"top_left": [100, 50], "bottom_right": [300, 200]}': (PIXELS, "corners", [100, 50, 300, 200]),
     "A cat at (100, 50), and a dog on its right at (300, 200).": (PIXELS, None, None),  # two points
     "x_min is 100, y_min is 50, x_max is 300, y_max is 200": (PIXELS, "named", [100, 50, 300, 200]),
+    "- **x_min**: 100\n- **y_min**: 50\n- **x_max**: 300\n- **y_max**: 200": (PIXELS, "named", [100, 50, 300, 200]),
+    "**x_min:** 100\n**y_min:** 50\n**x_max:** 300\n**y_max:** 200": (PIXELS, "named", [100, 50, 300, 200]),
+    "* `x_min`: 100\n* `y_min`: 50\n* `x_max`: 300\n* `y_max`: 200": (PIXELS, "named", [100, 50, 300, 200]),
+    "x_min ≈ 100, y_min ≈ 50, x_max ≈ 300, y_max ≈ 200": (PIXELS, "named", [100, 50, 300, 200]),
+    "x_min = ~100, y_min = ~50, x_max: ~300, y_max: ≈200": (PIXELS, "named", [100, 50, 300, 200]),
+    "[~100, ~50, ~300, ~200]": (PIXELS, "list", [100, 50, 300, 200]),
+    "[**100**, **50**, **300**, **200**]": (PIXELS, "list", [100, 50, 300, 200]),
+    "**Top-left corner:** (100, 50)\n**Bottom-right corner:** (300, 200)": (PIXELS, "corners", [100, 50, 300, 200]),
+    "Top-left: (x=100, y=50), bottom-right: (x=300, y=200)": (PIXELS, "corners", [100, 50, 300, 200]),
+    "Top-left: X: 100, Y: 50; bottom-right: X: 300, Y: 200": (PIXELS, "corners", [100, 50, 300, 200]),
+    "A cat at (x=100, y=50), and a dog at (x=300, y=200).": (PIXELS, None, None),  # two points
+    "640*480 and 1920 * 1080": (PIXELS, None, None),  # two sizes
     "[0,0,0,0] then [100,50,300,200]": (PIXELS, "list", [100, 50, 300, 200]),
     "x1: 0, y1: 0, x2: 0, y2: 0; no, x1: 100, y1: 50, x2: 300, y2: 200": (PIXELS, "named", [100, 50, 300, 200]),
     "[x_min, y_min, x_max, y_max]": (PIXELS, None, None),
@@ -136,7 +149,12 @@ def test_what_is_written_by_a_convention_is_read_by_it(
     np.testing.assert_allclose(box, np.array(shares) * [width, height, width, height], atol=1e-9)
 
 
-@pytest.mark.parametrize("piece", ["9", "1 ", "1,2 ", "[1 ", "(1, 2)", "<box>1 ] ", "1, 2 lower ", "x is 1%"])
+MARKDOWN = ("*", "9*", "9 * ", "`", "=~", "[1,2,3,4, ", "x=1, y=2 LOWER ", "(x=1, y=2) ")
+
+
+@pytest.mark.parametrize(
+    "piece", ["9", "1 ", "1,2 ", "[1 ", "(1, 2)", "<box>1 ] ", "1, 2 lower ", "x is 1%", *MARKDOWN]
+)
 def test_a_long_text_is_read_at_once(piece: str) -> None:
     """It takes a tenth of a second; an expression that goes back and forth takes half a minute."""
     start = time.perf_counter()
@@ -144,7 +162,7 @@ def test_a_long_text_is_read_at_once(piece: str) -> None:
     assert time.perf_counter() - start < 5
 
 
-@given(st.text(st.sampled_from("[](){}<>,.:=-%\"' 0123456789xyminbox_loc|patch\n"), max_size=200))
+@given(st.text(st.sampled_from("[](){}<>,.:=-%\"' 0123456789xyminbox_loc|patch\n*`~≈"), max_size=200))
 def test_any_text_is_read_without_an_error(text: str) -> None:
     found = written(text)
     if found is not None:

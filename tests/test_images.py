@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from wherein.errors import ImageError
-from wherein.images import MAX_PIXELS, list_images, load
+from wherein.images import MAX_PIXELS, list_images, list_unread, load
 
 RED, BLUE, WHITE = [255, 0, 0], [0, 0, 255], [255, 255, 255]
 AVIF = {"AVIF"}.intersection(Image.registered_extensions().values())  # not in every build of Pillow
@@ -61,11 +61,12 @@ def test_exif_orientation_is_applied(kind: str, orientation: int, undo) -> None:
     assert np.abs(got.astype(int) - expected).mean() < 4
 
 
-def test_damaged_exif_is_no_reason_to_refuse_a_photo() -> None:
-    for exif in (b"Exif\0\0junk", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            assert load(encoded(quadrants(), "JPEG", exif=exif)).shape == (32, 64, 3)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0junk", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12"])
+def test_damaged_exif_is_no_reason_to_refuse_a_photo_or_to_warn(kind: str, exif: bytes) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load(encoded(quadrants(), kind, exif=exif)).shape == (32, 64, 3)
 
 
 def palette(transparent: int | bytes | None) -> bytes:
@@ -77,6 +78,23 @@ def palette(transparent: int | bytes | None) -> bytes:
 
 def grey16(kind: str, **options: object) -> bytes:
     return encoded(Image.fromarray(np.array([[0, 65535, 32768]], dtype=np.uint16)), kind, **options)
+
+
+def retagged(tiff: bytes, *changes: tuple[int, int, int]) -> bytes:
+    """A TIFF with other values of short tags: the tag, its value, the other value."""
+    for tag, *values in changes:
+        old, new = (struct.pack("<HHIHH", tag, 3, 1, value, 0) for value in values)
+        assert old in tiff
+        tiff = tiff.replace(old, new)
+    return tiff
+
+
+def pgm16(maxval: int, *greys: int) -> bytes:
+    return b"P5\n%d 1\n%d\n" % (len(greys), maxval) + np.array(greys, dtype=">u2").tobytes()
+
+
+WHITE_IS_ZERO = (262, 1, 0)
+WIDE_FLOATS = (258, 32, 64)  # bits of a grey
 
 
 def frames(kind: str, **options: object) -> bytes:
@@ -101,6 +119,17 @@ def frames(kind: str, **options: object) -> bytes:
         pytest.param(grey16("PNG", transparency=0), [WHITE, WHITE, [128] * 3], id="16 bit PNG with a transparent grey"),
         pytest.param(grey16("TIFF"), [[0] * 3, WHITE, [128] * 3], id="16 bit TIFF"),
         pytest.param(grey16("TIFF", compression="tiff_lzw"), [[0] * 3, WHITE, [128] * 3], id="16 bit TIFF LZW"),
+        pytest.param(
+            retagged(grey16("TIFF"), WHITE_IS_ZERO), [WHITE, [0] * 3, [127] * 3], id="16 bit TIFF, white is 0"
+        ),
+        pytest.param(
+            retagged(grey16("TIFF", compression="tiff_lzw"), WHITE_IS_ZERO),
+            [WHITE, [0] * 3, [127] * 3],
+            id="16 bit TIFF LZW, white is 0",
+        ),
+        pytest.param(pgm16(65535, 0, 65535, 32768), [[0] * 3, WHITE, [128] * 3], id="16 bit PGM"),
+        pytest.param(pgm16(1000, 0, 1000, 500), [[0] * 3, WHITE, [128] * 3], id="PGM of 1001 greys"),
+        pytest.param(b"P2\n3 1\n1000\n0 1000 500\n", [[0] * 3, WHITE, [128] * 3], id="PGM in plain text"),
         pytest.param(encoded(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "TIFF"), [RED], id="CMYK TIFF"),
         pytest.param(encoded(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "JPEG"), [RED], id="CMYK JPEG"),
         pytest.param(frames("GIF"), [RED] * 4, id="animated GIF"),
@@ -157,6 +186,10 @@ def test_truncated_files_are_refused(kind: str, kept: float) -> None:
         (png_header(8, 8), "damaged"),
         (encoded(Image.new("F", (2, 2)), "TIFF"), "8 bits"),
         (encoded(Image.new("I", (2, 2)), "TIFF"), "8 bits"),
+        (
+            retagged(encoded(Image.new("F", (2, 2)), "TIFF"), WIDE_FLOATS),
+            "begins as TIFF does, but .* kind that is not read",
+        ),
     ],
 )
 def test_unusable_bytes_are_refused_with_one_sentence(data: bytes, reason: str) -> None:
@@ -245,12 +278,18 @@ def test_paths(tmp_path: Path) -> None:
 def test_list_images(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="holds no image"):
         list_images(tmp_path)
-    for name in ("b.JPG", "a.png", ".c.png", "notes.txt", "d.webp"):
+    for name in ("b.JPG", "a.png", ".c.png", "notes.txt", "d.webp", "e.jpe", "g.heic", "f.NEF", ".h.heic"):
         (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.JPG", "d.webp"]
-    with pytest.raises(ImageError, match="not a folder"):
-        list_images(tmp_path / "a.png")
+    for name in ("folder.png", "folder.pdf"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.JPG", "d.webp", "e.jpe", "gone.jpg"]
+    assert [path.name for path in list_unread(tmp_path)] == ["f.NEF", "g.heic"]
+    with pytest.raises(ImageError, match="gone.jpg does not exist"):
+        load(tmp_path / "gone.jpg")
+    for listed in (list_images, list_unread):
+        with pytest.raises(ImageError, match="not a folder"):
+            listed(tmp_path / "a.png")
 
 
 def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

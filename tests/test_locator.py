@@ -120,6 +120,29 @@ def test_an_unknown_method_is_refused_before_the_model_loads(loads: list[Any]) -
     assert loads == []
 
 
+def test_a_model_may_be_a_path(loads: list[Any], tmp_path: Path) -> None:
+    Locator(tmp_path)
+    assert loads[0] == (str(tmp_path), "auto")
+
+
+@pytest.mark.parametrize("option", ["model", "method", "adapter", "device", "segmenter"])
+@pytest.mark.parametrize("given", [None, 3, b"x"])
+def test_an_option_that_is_no_text_is_refused_before_the_model_loads(
+    loads: list[Any], monkeypatch: pytest.MonkeyPatch, option: str, given: Any
+) -> None:
+    if given is None and option in ("adapter", "segmenter"):
+        pytest.skip("there may be none")
+    with pytest.raises(InputError, match=f"The {option} must be a text or a path, not {type(given).__name__}"):
+        Locator(**{option: given})
+    assert loads == []
+
+
+def test_phrases_that_are_no_texts_are_refused(loads: list[Any]) -> None:
+    for phrases in (None, [None], ["cup", 3], b"cup"):
+        with pytest.raises(InputError, match="A phrase must be a text"):
+            Locator().locate(PIXELS, phrases)  # type: ignore[arg-type]
+
+
 def test_what_is_wrong_without_the_model_is_found_before_it_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,12 @@ def test_any_text_is_one_line_in_lower_case(phrase: str) -> None:
     ("phrases", "says"),
     [
         ([], "no phrase"),
+        (None, "must be a text such as 'a red mug', not NoneType"),
+        (3, "not int"),
+        (b"cup", "not bytes"),
+        ([None], "not NoneType"),
+        (["cup", 3], "not int"),
+        ([b"cup"], "not bytes"),
         ("", "names nothing"),
         (["a cat", " \t\n "], "names nothing"),
         ("?!", "names nothing"),
@@ -68,6 +74,7 @@ def test_usable_phrases() -> None:
     phrases = ["a" * MAX_PHRASE, "Ü", "赤いマグ", "👩\u200d🚀", "7", "+", "[red]a cat[/red]"]
     assert check_phrases(phrases) == phrases
     assert check_phrases(" a cat ") == ["a cat"]
+    assert check_phrases(phrase for phrase in ("a cat", "a dog")) == ["a cat", "a dog"]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,22 @@ def test_refused_before_the_work(tmp_path: Path) -> None:
         (tmp_path / "a", "must end in"),
         (tmp_path / "missing" / "a.png", "No such file"),
         (tmp_path / "file" / "a.png", "Not a directory"),
+        (tmp_path / f"{'a' * 300}.png", "File name too long"),
     ]:
         with pytest.raises(InputError, match=says):
             pictures.check_file(path)
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(InputError, match="is a folder"):
         pictures.check_file(tmp_path / "folder.png")
+
+
+def test_jpeg_takes_only_so_many_pixels(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wide = np.zeros((1, 65_501, 3), np.uint8)
+    with pytest.raises(InputError, match="JPEG holds at most 65,500 pixels a side; use .png"):
+        pictures.write(tmp_path / "a.jpg", wide)
+    pictures.write(tmp_path / "a.jpg", wide[:, 1:])
+    pictures.write(tmp_path / "a.png", wide)
+    assert capfd.readouterr() == ("", "")  # libjpeg writes there by itself
 
 
 def test_a_failed_write_keeps_the_older_picture_and_leaves_nothing(
@@ -52,6 +62,15 @@ def test_a_failed_write_keeps_the_older_picture_and_leaves_nothing(
         pictures.write(tmp_path / "a.png", PIXELS)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_a_folder_is_made_or_refused_in_one_sentence(tmp_path: Path) -> None:
+    for _ in range(2):
+        pictures.make_folder(tmp_path / "new" / "newer")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for place in (tmp_path / "link", tmp_path / ("a" * 300)):
+        with pytest.raises(InputError, match=f"^No file can be written in the folder {place}: "):
+            pictures.make_folder(place)
 
 
 def test_a_place_is_tried_and_left_as_it_was(tmp_path: Path) -> None:

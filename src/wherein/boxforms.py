@@ -110,12 +110,13 @@ def written(text: str) -> Written | None:
 _DIGITS = r"-?\d++(?:\.\d++)?+%?"
 _NUMBER = rf"({_DIGITS})"
 _SPLIT = "(?: ?[,;] ?| )"  # between two numbers of a list
-_PAIR = rf"[\[(] ?{_NUMBER}{_SPLIT}{_NUMBER} ?[\])]"
-_LIST = re.compile(rf"[\[(] ?{_NUMBER}" + rf"{_SPLIT}{_NUMBER}" * 3 + r" ?[\])](%?)")
+_POINT = rf"(?:x ?[:=] ?)?{_NUMBER}{_SPLIT}(?:y ?[:=] ?)?{_NUMBER}"
+_PAIR = rf"[\[(] ?{_POINT} ?[\])]"
+_LIST = re.compile(rf"[\[(] ?{_NUMBER}" + rf"{_SPLIT}{_NUMBER}" * 3 + r" ?,? ?[\])](%?)")
 _FAR = r"[^\d\[\]()]{0,60}?(?:bottom|lower)[^\d\[\]()]{0,60}?"  # the words before a second corner
 _CORNERS = (
-    re.compile(rf"{_PAIR} ?(?:,|;|-|to|and)? ?{_PAIR}"),
-    re.compile(rf"(?<![\w.-]){_NUMBER}{_SPLIT}{_NUMBER} ?[\])]?{_FAR}[\[(]? ?{_NUMBER}{_SPLIT}{_NUMBER}"),
+    re.compile(rf"{_PAIR} ?(?:,|;|-|to|and)? ?{_PAIR}", re.IGNORECASE),
+    re.compile(rf"(?<![\w.-]){_POINT} ?[\])]?{_FAR}[\[(]? ?{_POINT}", re.IGNORECASE),
 )
 _MARKED = re.compile(  # Qwen-VL and Qwen2-VL, InternVL, DeepSeek-VL2
     rf"(?:<\|box_start\|>|<box>|<\|det\|>)[ \[(]*{_NUMBER}" + rf"[ ,;\[\]()]+{_NUMBER}" * 3
@@ -129,14 +130,18 @@ _CORNER_NAMES = ("xmin ymin xmax ymax", "x0 y0 x1 y1", "x1 y1 x2 y2", "left top 
 _SIDE_NAMES = ("x y width height", "x y w h", "left top width height", "x0 y0 width height", "xmin ymin width height")
 _ROW = re.compile(rf"(?<![\w.-]){_DIGITS}(?:(?: ?, ?| )(?:and )?{_DIGITS})*(?!\w)")
 _GRID = 32  # Kosmos-2's patches a side
+_EMPHASIS = re.compile(r"`|\*{2,}|(?<!\d)(?<!\d\s)\*|\*(?!\s?\d)")  # of Markdown; 640*480 has none
 
 
 def _tidied(text: str) -> str:
     """Single spaces, numbers without quotes and pixels, with a zero before the point: "10", 10px, .5 -> 10, 10, 0.5.
 
-    A percent sign stands behind its number, or behind the bracket of all: 10 percent -> 10%.
+    A percent sign stands behind its number, or behind the bracket of all: 10 percent -> 10%. Markdown's emphasis
+    goes, and a rough number counts as it stands: **x:** 10, x ≈ 10, x = ~10 -> x: 10, x = 10, x = 10.
     """
-    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+", " ", _EMPHASIS.sub(" ", text))
+    text = re.sub(r"(?<=[\[(,:=]) ?[≈~]", "", text)
+    text = re.sub(r"[≈~]", "=", text)
     text = re.sub(r"([\d\])]) ?(?:%|per ?cent\b)", r"\1%", text)
     text = re.sub(r"([\"'])(-?[\d.]+%?)\1", r"\2", text)
     text = re.sub(r"(\d) ?(?:px|pixels?)\b", r"\1", text)

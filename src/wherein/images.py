@@ -3,7 +3,7 @@
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
+from PIL.TiffImagePlugin import TiffImageFile
 
 from wherein.errors import ImageError
 
@@ -20,7 +21,7 @@ _SUFFIXES = {
     "AVIF": (".avif",),
     "BMP": (".bmp",),
     "GIF": (".gif",),
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "JPEG2000": (".jp2",),
     "MPO": (".mpo",),
     "PNG": (".png", ".apng"),
@@ -28,6 +29,7 @@ _SUFFIXES = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }  # formats outside this list are refused: some of Pillow's other readers start programs (EPS starts Ghostscript)
+_UNREAD = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg", ".pdf"}
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -38,7 +40,8 @@ _UPRIGHT = {
     8: Transpose.ROTATE_90,
 }  # EXIF orientation -> what undoes it
 _EXIF_ORIENTATION = 0x0112
-_pillow_limit = threading.Lock()
+_TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_pillow_globals = threading.Lock()  # its limit of pixels, and Python's filters of its warnings
 
 
 def load(
@@ -72,20 +75,35 @@ def load(
 def list_images(folder: Path) -> list[Path]:
     """The image files directly in `folder`, known by their suffix, sorted by name; hidden files are left out.
 
+    A link whose file is gone is one of them, to be complained of as a missing image when it is loaded.
+
     Raises:
         ImageError: `folder` is no folder, cannot be read, or holds no image.
     """
     known = {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
+    found = _list(folder, known)
+    if not found:
+        raise ImageError(f"{folder} holds no image; the suffixes looked for are {' '.join(sorted(known))}")
+    return found
+
+
+def list_unread(folder: Path) -> list[Path]:
+    """What `list_images` passes over though it is a picture, such as HEIC or a camera's raw file, sorted by name.
+
+    Raises:
+        ImageError: `folder` is no folder, or cannot be read.
+    """
+    return _list(folder, _UNREAD)
+
+
+def _list(folder: Path, suffixes: Collection[str]) -> list[Path]:
     try:
         if not folder.is_dir():
             raise ImageError(f"{folder} is not a folder; give a folder that holds images")
         visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
-        found = sorted(path for path in visible if path.suffix.lower() in known and path.is_file())
+        return sorted(path for path in visible if path.suffix.lower() in suffixes and not path.is_dir())
     except OSError as error:
         raise ImageError(f"the folder {folder} cannot be read: {error.strerror or error}") from error
-    if not found:
-        raise ImageError(f"{folder} holds no image; the suffixes looked for are {' '.join(sorted(known))}")
-    return found
 
 
 def _from_path(source: str | Path, max_pixels: int, alpha: bool) -> NDArray[np.uint8]:
@@ -131,15 +149,31 @@ def _open_header(stream: IO[bytes], name: str, max_pixels: int) -> Image.Image:
     """
     Image.init()
     readable = [name for name in _SUFFIXES if name in Image.OPEN]  # AVIF is not in every build
-    with _pillow_limit, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with _pillow_globals, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
         try:
             return Image.open(stream, formats=readable)
         except Image.DecompressionBombError as error:
             raise ImageError(f"{name} has more than the {max_pixels:,} pixels allowed; make it smaller") from error
+        except UnidentifiedImageError as error:
+            raise _unidentified(stream, name, readable) from error
         finally:
             Image.MAX_IMAGE_PIXELS = before
+
+
+def _unidentified(stream: IO[bytes], name: str, readable: Collection[str]) -> ImageError:
+    """Pillow does not tell what is no image from what is damaged, or has pixels that it cannot read, such as floats."""
+    stream.seek(0)
+    head = stream.read(16)
+    for kind in readable:
+        begins_so = Image.OPEN[kind][1]
+        if begins_so is not None and begins_so(head):
+            return ImageError(
+                f"{name} begins as {kind} does, but is damaged or has pixels of a kind that is not read; "
+                "convert it to 8 bits a colour first"
+            )
+    return ImageError(f"{name} is not an image in a known format ({', '.join(_SUFFIXES)})")
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -158,19 +192,17 @@ def _decoding(name: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not an image in a known format ({', '.join(_SUFFIXES)})") from error
     except Exception as error:
         raise ImageError(f"{name} is damaged or cut short and cannot be decoded ({error})") from error
 
 
 def _to_array(image: Image.Image, name: str, alpha: bool) -> NDArray[np.uint8]:
     image.load()
-    orientation = image.getexif().get(_EXIF_ORIENTATION)
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
-    if image.mode.startswith("I;16"):
+    undo = _UPRIGHT.get(_orientation(image))
+    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM"):  # of which Pillow makes 0..65535
         image = _to_8_bits(image)
+    if undo is not None:
+        image = image.transpose(undo)
     if image.mode in ("I", "F"):
         raise ImageError(f"{name} holds 32-bit greys, whose range is not known; convert it to 8 bits first")
     if not image.has_transparency_data:
@@ -181,9 +213,21 @@ def _to_array(image: Image.Image, name: str, alpha: bool) -> NDArray[np.uint8]:
     return np.array(image.convert("RGBA" if alpha else "RGB"))
 
 
+def _orientation(image: Image.Image) -> Any:
+    """What EXIF says; 1, upright, where that is damaged: the pixels are not."""
+    with _pillow_globals, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return image.getexif().get(_EXIF_ORIENTATION, 1)
+        except Exception:  # nearly every type there is, as of decoders
+            return 1
+
+
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """16-bit greys as 8-bit ones with alpha; Pillow would clip them, and lose which grey is transparent."""
     values = np.asarray(image)
     grey = (values.astype(np.uint32) + 128) // 257  # 65535 -> 255, rounded
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = 255 - grey  # as Pillow itself does where greys have 8 bits
     alpha = np.where(values == image.info.get("transparency", -1), 0, 255)
     return Image.fromarray(np.dstack([grey, alpha]).astype(np.uint8))

@@ -119,14 +119,14 @@ class Locator:
 
     def __init__(
         self,
-        model: str = "default",
+        model: str | Path = "default",
         method: str = "auto",
         adapter: str | Path | None = None,
         device: str = "auto",
         dtype: str = "auto",
         bits: int | None = None,
         size: int | None = None,
-        segmenter: str | None = None,
+        segmenter: str | Path | None = None,
     ) -> None:
         """Load `model` and `method`.
 
@@ -138,7 +138,8 @@ class Locator:
             segmenter: Hub id or folder of a SAM or SAM 2 that tightens the boxes and gives masks; None for none.
 
         Raises:
-            InputError: there is no such method, model or device, or the method works on the built-in model alone.
+            InputError: an option is neither a text nor a path, there is no such method, model or device, or the method
+                works on the built-in model alone.
             AdapterError: the adapter is missing, corrupted, or was made for another model or method.
             PartsError: a part of the default model is neither cached nor can be fetched.
         """
@@ -146,12 +147,13 @@ class Locator:
         from wherein.segment import Refined, Segmenter
         from wherein.vlm import load_vlm
 
+        model, method, device = _text("model", model), _text("method", method), _text("device", device)
+        self.adapter = None if adapter is None else _text("adapter", adapter)
         check(method, model, adapter)
-        sam = None if segmenter is None else Segmenter(segmenter, device)
+        sam = None if segmenter is None else Segmenter(_text("segmenter", segmenter), device)
         self.vlm = load_vlm(model, device, dtype, bits, size)
         bound = create(method, self.vlm, adapter)
         self.method: Method | Refined = bound if sam is None else Refined(bound, sam)
-        self.adapter = None if adapter is None else str(adapter)
 
     def locate(self, image: Source, phrases: str | Sequence[str], every: bool = False) -> Answer:
         """Locate one phrase or several on one image.
@@ -202,3 +204,10 @@ def check_every(method: Method | Refined | type[Method]) -> None:
     """Raise InputError for a method that does not tell several instances of a phrase apart."""
     if not method.finds_every:
         raise InputError(f"The method {method.name} gives one box a phrase: for every instance, use heads.")
+
+
+def _text(option: str, given: object) -> str:
+    """A name or a path as a text. Raises InputError where it is neither."""
+    if not isinstance(given, str | Path):
+        raise InputError(f"The {option} must be a text or a path, not {type(given).__name__}.")
+    return str(given)

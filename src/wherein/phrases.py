@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from wherein.errors import InputError
 
@@ -47,12 +48,18 @@ def check_phrases(phrases: str | Sequence[str]) -> list[str]:
     """One phrase or several as a list, without the white space around them.
 
     Raises:
-        InputError: there is no phrase, or one has no letter, digit or symbol, more than `MAX_PHRASE` characters, or
-            a control character, a line break or a lone surrogate (what broken UTF-8 becomes in an argument).
+        InputError: there is no phrase, or one is no text, has no letter, digit or symbol, more than `MAX_PHRASE`
+            characters, or a control character, a line break or a lone surrogate (what broken UTF-8 becomes in an
+            argument).
     """
-    checked = [phrase.strip() for phrase in ([phrases] if isinstance(phrases, str) else phrases)]
-    if not checked:
+    one = isinstance(phrases, str | bytes) or not isinstance(phrases, Iterable)
+    given: list[Any] = [phrases] if one else list(phrases)
+    if not given:
         raise InputError("There is no phrase: say what to look for, such as 'a red mug'.")
+    for phrase in given:
+        if not isinstance(phrase, str):
+            raise InputError(f"A phrase must be a text such as 'a red mug', not {type(phrase).__name__}.")
+    checked = [phrase.strip() for phrase in given]
     for phrase in checked:
         kinds = {unicodedata.category(character) for character in phrase}
         if not any(kind[0] in "LNS" for kind in kinds):

@@ -72,6 +72,21 @@ def test_a_folder_goes_on_after_bad_images_and_says_so(loads: list[Any], photos:
     assert len(loads) == 1 and len(loads[0].images) == 2
 
 
+def test_pictures_that_are_passed_over_are_told(loads: list[Any], photos: Path) -> None:
+    (photos / "b.jpg").unlink()
+    (photos / "gone.jpg").symlink_to(photos / "nowhere")
+    (photos / "e\n.heic").touch()
+    result = run(photos, "a cat", "--json")
+    told, *failed = result.stderr.splitlines()
+    assert told == "wherein: passed over a file whose format is not read: e .heic"
+    assert len(failed) == 2 and "gone.jpg does not exist" in failed[1]
+    assert isinstance(result.exception, ImageError) and str(result.exception) == "2 of 4 images could not be used."
+    for n in range(6):
+        (photos / f"{n}.CR2").touch()
+    told, *_ = run(photos, "a cat", "--json").stderr.splitlines()
+    assert told.endswith("passed over 7 files whose format is not read: 0.CR2, 1.CR2, 2.CR2, 3.CR2, 4.CR2, ...")
+
+
 def test_further_images(loads: list[Any], photos: Path) -> None:
     result = run(photos / "a.jpg", "a cat", "-i", photos / "c.webp", "--image", "-", "--json", stdin=b"none")
     assert [line["image"] for line in lines(result)] == [str(photos / "a.jpg"), str(photos / "c.webp"), "-"]
@@ -84,6 +99,12 @@ def test_standard_input(loads: list[Any], photos: Path) -> None:
     result = run("-", "a cat", "--json", stdin=(photos / "a.jpg").read_bytes())
     (document,) = lines(result)
     assert (document["image"], document["width"]) == ("-", 80)
+
+
+def test_standard_input_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python has it after `<&-`
+    with pytest.raises(ImageError, match="Standard input is closed: pipe"):
+        next(job.Job(["-"]).answers(lambda: pytest.fail("the model was loaded")))
 
 
 def test_standard_input_has_a_limit(loads: list[Any], photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +127,22 @@ def test_save_draws_many_images_into_a_folder_it_makes(loads: list[Any], photos:
     result = run(photos, "a cat", "--save", tmp_path / "out")
     assert isinstance(result.exception, ImageError)  # of the damaged ones; the others are drawn
     assert tree(tmp_path / "out") == {"a.jpg", "c.webp.png"}
+
+
+def test_a_drawing_has_a_name_that_is_not_too_long(loads: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in (f"{'W' * 250}.webp", f"{'ä' * 124}.jpeg"):
+        Image.new("RGB", (80, 60)).save(tmp_path / "photos" / name)
+    assert run(tmp_path / "photos", "a cat", "--save", tmp_path / "out").exit_code == 0
+    assert tree(tmp_path / "out") == {f"{'W' * 250}..png", f"{'ä' * 124}.jpeg"}
+
+
+def test_where_no_drawing_can_be_made_is_said_before_the_work(loads: list[Any], photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    for save, says in [(tmp_path / "out", "No such file"), (tmp_path / ("a" * 300), "File name too long")]:
+        result = run(photos, "a cat", "--save", save)
+        assert isinstance(result.exception, InputError) and says in str(result.exception)
+    assert loads == []
 
 
 def test_a_drawing_never_replaces_an_image(loads: list[Any], photos: Path, tmp_path: Path) -> None:

@@ -62,6 +62,23 @@ def test_coco_folder_and_file(tmp_path: Path) -> None:
     assert found(tmp_path / "other.json", images=tmp_path)[2] == tmp_path / "a.jpg"
 
 
+def test_a_suffix_may_be_in_capitals(tmp_path: Path) -> None:
+    put(tmp_path, "X.JSON", "images/a.jpg")
+    assert found(tmp_path / "X.JSON") == ("coco", None, tmp_path / "images" / "a.jpg", True)
+    put(tmp_path, "REFS.JSON", content=[REF])
+    put(tmp_path, "instances.json")
+    assert found(tmp_path / "REFS.JSON", split="val")[0] == "refcoco"
+
+
+def test_names_that_are_too_long_are_not_there(tmp_path: Path) -> None:
+    put(tmp_path, "annotations.json")
+    long = tmp_path / ("a" * 300)
+    with pytest.raises(InputError, match="There is no file or folder"):
+        open_dataset(long)
+    with pytest.raises(InputError, match="There is no folder of images"):
+        open_dataset(tmp_path, long)
+
+
 def test_images_beside_the_folder_of_annotations(tmp_path: Path) -> None:
     """As CVAT writes it."""
     put(tmp_path, "annotations/instances_default.json", "images/a.jpg")

@@ -157,6 +157,22 @@ def test_own_lists_and_lists_of_classes(tmp_path: Path) -> None:
             open_dataset(tmp_path, split=split)
 
 
+def test_names_with_spaces(tmp_path: Path) -> None:
+    """`photo 1` is a name, not the word that `photo` has an object of the class."""
+    main = tmp_path / "ImageSets" / "Main"
+    main.mkdir(parents=True)
+    for name in ("photo 1", "photo 2", "my photo", "your photo"):
+        write(tmp_path, xml(file=f"{name}.jpg"), name)
+    (main / "cat_val.txt").write_text("photo 1 -1\nphoto 2  1\n")
+    (main / "val.txt").write_text("photo 2\nphoto 1\n")
+    for split in (None, "val"):
+        names = [sample.name for sample in open_dataset(tmp_path, split=split).samples()]
+        assert names == ["photo 2.jpg", "photo 1.jpg"]
+    (main / "train.txt").write_text("my photo\n\n your photo\r\n")
+    names = [sample.name for sample in open_dataset(tmp_path, split="train").samples()]
+    assert names == ["my photo.jpg", "your photo.jpg"]
+
+
 def test_a_folder_without_lists_and_two_years(tmp_path: Path) -> None:
     write(tmp_path, xml(file="b.png"), "b")
     write(tmp_path, xml(file="a.png"), "a")

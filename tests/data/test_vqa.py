@@ -53,8 +53,12 @@ def test_questions_are_kept_by_image(write: Callable[..., tuple[Path, Path, Path
 def test_only_integers_need_the_name_of_the_part(write: Callable[..., tuple[Path, Path, Path]]) -> None:
     own = {"questions": QUESTIONS["questions"][1:2]}
     assert [image.name for image in read_vqa(*write(own))] == ["folder/cat.png"]
-    with pytest.raises(InputError, match="data_subtype"):
-        read_vqa(*write({"questions": QUESTIONS["questions"]}))
+    told = Complaints(lambda line: None)
+    paths = write({"questions": QUESTIONS["questions"]})
+    assert [image.name for image in read_vqa(*paths, told)] == ["folder/cat.png"]
+    for place, sentence in zip((0, 2), told.sentences, strict=True):
+        assert sentence.startswith(f"The questions file {paths[0]}, questions[{place}] has image_id 42")
+        assert "no text 'data_subtype': give the name" in sentence
 
 
 def broken(path: list[Any], value: Any, content: Any) -> Any:

@@ -73,6 +73,8 @@ def test_the_exif_rotation_counts(tmp_path: Path) -> None:
         ("0 0.5 0.5 1 nan", "line 1 is"),
         ("0 0.5 0.5 1 inf", "line 1 is"),
         ("0.5 0.5 0.5 1 1", "line 1 is"),
+        ("0 0.5 0.5 -1 1", "line 1 is '0 0.5 0.5 -1 1', but the width and height of a box must not be below 0"),
+        ("0 0.5 0.5 1 -1", "must not be below 0"),
         ("7 0.5 0.5 1 1", "of class 7, which has no name"),
         ("2 0.5 0.5 1 1", "of class 2, which has no name"),
         ("0 0.5 0.5 1.2 1", r"line 1 has the box \[-2.0, 0.0, 22.0, 10.0\].*20 x 10"),

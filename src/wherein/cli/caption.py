@@ -119,7 +119,7 @@ def caption(
         else:
             _print(answer, f"{printable(name)}: " if job.many else "")
         if name in drawings:
-            drawings[name].parent.mkdir(exist_ok=True)
+            pictures.make_folder(drawings[name].parent)
             pictures.write(drawings[name], answer.draw())
 
 

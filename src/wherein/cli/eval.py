@@ -203,7 +203,7 @@ class Run:
         if self.path:
             write_json(results, self.path)
         if self.gallery:
-            self.gallery.mkdir(exist_ok=True)
+            pictures.make_folder(self.gallery)
             save_gallery(outcomes, {sample.name: sample.path for sample in self.samples}, self.gallery)
             save_reliability(outcomes, kinds, self.gallery)
         return results

@@ -18,6 +18,8 @@ from wherein.errors import ImageError, InputError
 STDIN = "-"
 MAX_STDIN = 2**29  # bytes; an endless stream must not fill the memory
 PATIENCE = 2.0  # seconds before a progress bar appears
+SHOWN = 5  # files that are passed over, by name
+LONGEST_NAME = 255  # bytes of a file's name
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
@@ -29,6 +31,7 @@ class Job:
     Attributes:
         names: every image's path, or "-", in order.
         many: a folder or several arguments were given, so one bad image does not end the job.
+        unread: pictures in the folders that are passed over, as their format is not read.
 
     Raises:
         ImageError: a folder holds no image.
@@ -38,16 +41,18 @@ class Job:
     def __init__(self, arguments: Sequence[str]) -> None:
         self.many = len(arguments) > 1 or os.path.isdir(arguments[0])
         self.names: list[str] = []
+        self.unread: list[Path] = []
         for argument in arguments:
             if os.path.isdir(argument):
                 self.names += [str(path) for path in images.list_images(Path(argument))]
+                self.unread += images.list_unread(Path(argument))
             else:
                 self.names.append(argument)
         if self.names.count(STDIN) > 1:
             raise InputError("Standard input can be read once: give - for one image only.")
 
     def drawings(self, save: Path) -> dict[str, Path]:
-        """Which file each image is drawn to; in a folder, a drawing keeps the name of its image.
+        """Which file each image is drawn to; in a folder, a drawing keeps the name of its image, if it is not too long.
 
         Raises InputError where it cannot be written, or would take the place of an image or of another drawing.
         """
@@ -57,7 +62,8 @@ class Job:
         else:
             if save.suffix.lower() in pictures.FORMATS:
                 raise InputError(f"{save} is one picture, but there are many images: give --save a folder.")
-            pictures.check_folder(save if save.exists() else save.parent)
+            pictures.check_name(save)
+            pictures.check_folder(save if os.path.lexists(save) else save.parent)
             drawings = {name: save / _drawing_name(name) for name in self.names}
         given, taken = {os.path.realpath(name) for name in self.names}, set()
         for name, path in drawings.items():
@@ -73,10 +79,13 @@ class Job:
 
         `start` loads the model; it is called once, after the first image could be read, so that a wrong image fails at
         once. A bad image is raised if it is the only one; otherwise the job goes on and its end is an ImageError.
+        What is passed over is said first.
         """
         from rich.console import Console
         from rich.progress import Progress
 
+        if self.unread:
+            typer.echo(f"wherein: {printable(_passed_over(self.unread))}", err=True)
         console = Console(stderr=True)
         bar = Progress(
             console=console,
@@ -112,10 +121,23 @@ def _drawing_name(name: str) -> str:
     if name == STDIN:
         return "stdin.png"
     path = Path(name)
-    return path.name if path.suffix.lower() in pictures.FORMATS else f"{path.name}.png"
+    if path.suffix.lower() in pictures.FORMATS:
+        return path.name
+    kept = path.name
+    while len(os.fsencode(f"{kept}.png")) > LONGEST_NAME:
+        kept = kept[:-1]
+    return f"{kept}.png"
+
+
+def _passed_over(unread: Sequence[Path]) -> str:
+    count = "a file" if len(unread) == 1 else f"{len(unread):,} files"
+    names = ", ".join([path.name for path in unread[:SHOWN]] + ["..."] * (len(unread) > SHOWN))
+    return f"passed over {count} whose format is not read: {names}"
 
 
 def _read_stdin() -> bytes:
+    if sys.stdin is None:  # as Python has it where the descriptor was closed
+        raise ImageError("Standard input is closed: pipe the bytes of an image into it, or give a file.")
     if sys.stdin.isatty():
         raise ImageError("Standard input is a terminal: pipe the bytes of an image into it, or give a file.")
     content = sys.stdin.buffer.read(MAX_STDIN + 1)

@@ -87,7 +87,7 @@ def locate(
         else:
             _print_table(answer)
         if name in drawings:
-            drawings[name].parent.mkdir(exist_ok=True)
+            pictures.make_folder(drawings[name].parent)
             pictures.write(drawings[name], answer.draw_heat() if heatmap else answer.draw(masks=mask))
 
 

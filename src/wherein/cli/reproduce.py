@@ -188,10 +188,7 @@ class Work:
 
         self.complaints, self.skip_bad = Complaints(lambda line: typer.echo(line, err=True)), skip_bad
         self.folder, self.baseline, self.seed = folder, baseline, seed
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"Cannot write to {folder}: {error.strerror}.") from error
+        pictures.make_folder(folder)
         pictures.check_folder(folder)
         if find_spec("matplotlib") is None:
             raise InputError("The table's picture needs matplotlib: run pip install wherein[eval].")

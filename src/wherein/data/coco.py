@@ -64,7 +64,7 @@ def find_coco(path: Path, images: Path | None, split: str | None) -> Dataset | N
             file, splits = single[0], {}
         elif splits:
             split, file = pick(f"{path} has", splits, split)
-    if file.suffix != ".json" or file.stem.startswith("lvis_") or first(file) is not None:
+    if file.suffix.lower() != ".json" or file.stem.startswith("lvis_") or first(file) is not None:
         return None
     if "caption" in first_image(file):  # each image is an expression then: of RefCOCO
         return None

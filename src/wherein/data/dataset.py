@@ -1,6 +1,7 @@
 """A data set on disk, as a format finds it, and what its finders share."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +85,9 @@ def folder_of(path: Path, images: Path | None, usual: Iterable[Path]) -> Path:
     Raises:
         InputError: there is none.
     """
-    if images is not None and not images.is_dir():
+    if images is not None and not os.path.isdir(images):
         raise InputError(f"There is no folder of images {images}.")
     for folder in usual if images is None else [images]:
-        if folder.is_dir():
+        if os.path.isdir(folder):
             return folder
     raise InputError(f"The images of {path} are in no usual place: give their folder as well (--images).")

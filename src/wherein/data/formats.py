@@ -1,5 +1,6 @@
 """The formats of data sets that are recognised: adding one is a file with a reader and a finder, and a row here."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +59,7 @@ def open_dataset(path: Path, images: Path | None = None, format: str = AUTO, spl
     """
     if format not in (AUTO, *FORMATS):
         raise InputError(f"There is no format {format!r}: choose {AUTO}, {', '.join(FORMATS)}.")
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"There is no file or folder {path}: give an annotation file, or the folder of a data set.")
     tried = FORMATS if format == AUTO else {format: FORMATS[format]}
     for one in tried.values():

@@ -52,7 +52,7 @@ def read_genome(regions: Path, images: Path, complain: Complain = refuse) -> Ite
 def find_genome(path: Path, images: Path | None, split: str | None) -> Dataset | None:
     """A file of regions, or the folder of `region_descriptions.json`."""
     file = path / REGIONS if path.is_dir() else path
-    if not file.is_file() or file.suffix != ".json" or "regions" not in (first(file) or {}):
+    if not file.is_file() or file.suffix.lower() != ".json" or "regions" not in (first(file) or {}):
         return None
     no_split(path, split)
     usual = [folder for folder in (file.parent, file.parent / "images") if (folder / _FOLDERS[0]).is_dir()]

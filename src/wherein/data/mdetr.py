@@ -63,7 +63,7 @@ def read_mdetr(annotations: Path, images: Path, complain: Complain = refuse) -> 
 def find_mdetr(path: Path, images: Path | None, split: str | None) -> Dataset | None:
     """A file of expressions, or a folder with one called `annotations.json`."""
     file = path / "annotations.json" if path.is_dir() else path
-    if file.suffix != ".json" or not file.is_file() or "caption" not in first_image(file):
+    if file.suffix.lower() != ".json" or not file.is_file() or "caption" not in first_image(file):
         return None
     told = _NAME.fullmatch(file.stem)
     if told is None or split != told[2]:

@@ -73,7 +73,7 @@ def find_refcoco(path: Path, images: Path | None, split: str | None) -> Dataset 
         path = next(iter(refs.values()), path)
     if found := find_mdetr(path, images, split):
         return found
-    if path.suffix.lower() not in _PICKLES and not (path.suffix == ".json" and "ann_id" in (first(path) or {})):
+    if path.suffix.lower() not in _PICKLES and not (path.suffix.lower() == ".json" and "ann_id" in (first(path) or {})):
         return None
     above = path.parent.parent  # the folder of all of them, beside which their authors' program keeps the images
     usual = [path.parent / "images", path.parent / "train2014", above / "images" / "mscoco" / "images" / "train2014"]

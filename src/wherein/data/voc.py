@@ -11,6 +11,7 @@ Notable choices:
 VOC: images under the terms of Flickr; test sets are for evaluation, never training.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -24,6 +25,7 @@ from wherein.data.sample import LabelledBox, Sample, each
 from wherein.errors import InputError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_MARKED = re.compile(r".+\s(?:-?1|0)")  # an image in the list of a class
 
 
 def read_voc(annotations: Sequence[Path], images: Path, complain: Complain = refuse) -> Iterator[Sample]:
@@ -44,7 +46,8 @@ def find_voc(path: Path, images: Path | None, split: str | None) -> Dataset | No
     if len(roots) > 1:
         raise InputError(f"{path} holds {', '.join(root.name for root in roots)}: give the folder of one of them.")
     (root,) = roots
-    lists = {file.stem: file for file in root.glob("ImageSets/Main/*.txt") if not _of_a_class(file)}
+    annotated = {file.stem for file in root.glob("Annotations/*.xml")}
+    lists = {file.stem: file for file in root.glob("ImageSets/Main/*.txt") if not _of_a_class(file, annotated)}
     if lists:
         split, chosen = pick(f"{root} has", lists, split)
         files = [root / "Annotations" / f"{name}.xml" for name in _names(chosen)]
@@ -56,18 +59,26 @@ def find_voc(path: Path, images: Path | None, split: str | None) -> Dataset | No
     return Dataset("voc", name, (chosen, *files), lambda complain: read_voc(files, folder, complain), True, split)
 
 
-def _of_a_class(path: Path) -> bool:
-    """Whether a list tells of each image if a class is in it (1, -1, or 0 for difficult), as `cat_test.txt` does."""
-    with reading(path), path.open(encoding="utf-8-sig", errors="replace") as file:
-        line = next((line.split() for line in file if line.strip()), [])
-    return len(line) == 2 and line[1] in ("1", "-1", "0")
+def _of_a_class(path: Path, annotated: set[str]) -> bool:
+    """Whether a list tells of each image if a class is in it (1, -1, or 0 for difficult), as `cat_test.txt` does.
+
+    Not where a whole line is the name of an image that is `annotated`, such as `photo 1`.
+    """
+    lines = _lines(path, errors="replace")
+    return bool(lines) and all(map(_MARKED.fullmatch, lines)) and annotated.isdisjoint(lines)
+
+
+def _lines(path: Path, errors: str = "strict") -> list[str]:
+    """The lines of a list that are not blank, without the white space around them."""
+    with reading(path):
+        text = path.read_text(encoding="utf-8-sig", errors=errors)
+    return [line for line in map(str.strip, text.splitlines()) if line]
 
 
 def _names(path: Path) -> list[str]:
     """The images that a list names, one a line."""
     try:
-        with reading(path):
-            names = path.read_text(encoding="utf-8-sig").split()
+        names = _lines(path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no list of images: {error}.") from error
     for name in names:

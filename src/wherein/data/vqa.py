@@ -122,6 +122,12 @@ def _text(entry: Entry) -> str:
 
 def _image(entry: Entry, asked: Entry) -> str:
     """The image a question is about, as a path inside the images folder."""
-    key = entry.key("image_id")
-    name = key if isinstance(key, str) else f"COCO_{asked.text('data_subtype')}_{key:012d}.jpg"
+    name, part = entry.key("image_id"), asked.get("data_subtype")
+    if isinstance(name, int):
+        if not isinstance(part, str):
+            raise InputError(
+                f"{entry.where} has image_id {shown(name)}, COCO's number, but the file has no text 'data_subtype': "
+                "give the name of the image's file."
+            )
+        name = f"COCO_{part}_{name:012d}.jpg"
     return Entry({"image_id": name}, entry.where).image_name("image_id")

@@ -126,6 +126,8 @@ def _object(line: str, where: str, names: Mapping[int, Any], width: int, height:
         raise InputError(f"{where} is of class {numbers[0]:g}, which has no name.")
     points = np.array(numbers[1:]).reshape(-1, 2)
     if not outline:
+        if min(points[1]) < 0:
+            raise InputError(f"{where} is {shown(line)}, but the width and height of a box must not be below 0.")
         points = points[0] + points[1] * [[-0.5], [0.5]]
     points = points * [width, height]
     box = np.concatenate([points.min(0), points.max(0)])

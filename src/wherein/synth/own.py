@@ -28,7 +28,11 @@ def find_pictures(folder: Path, licence: str) -> tuple[list[Item], list[str]]:
             if named.setdefault(name, sub) != sub:
                 raise InputError(f"The folders {named[name]} and {sub} are both named {name!r}: make them one.")
             made: dict[str, Path] = {}
+            complaints += [f"{file} is in a format that is not read." for file in images.list_unread(sub)]
             for file in images.list_images(sub):
+                if not file.is_file():
+                    complaints.append(f"{file} is a link to a file that is not there.")
+                    continue
                 item = _item(name, file, licence)
                 other = made.setdefault(cutout_file(item.key), file)
                 if other == file:
