@@ -7,11 +7,9 @@ names up to the next shell block.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from itertools import groupby
 from pathlib import Path
 
@@ -21,6 +19,8 @@ import pytest
 from wherein.grounding import Grounding
 from wherein.locator import Answer
 from wherein.methods.pixel.captions import Caption, PlacedWord, Region
+
+from .forked import environment, python
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(page for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if page.exists())
@@ -44,11 +44,10 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)
 def test_the_examples_run(page: Path, folder: Path) -> None:
     """With the true model, as a reader types them."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for language, blocks in groupby(MARKED.findall(page.read_text()), key=lambda block: block[0]):
         script = "\n".join(text for _, text in blocks)
-        command = [sys.executable, "-c", script] if language == "python" else ["bash", "-euo", "pipefail", "-c", script]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "PATH": path})
+        command = python(script) if language == "python" else ["bash", "-euo", "pipefail", "-c", script]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment())
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-import sys
 import zlib
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from PIL import Image
+
+from ..forked import typed
 
 if TYPE_CHECKING:
     from wherein.vlm.base import FrozenVLM
@@ -87,20 +88,9 @@ def _bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-def run(
-    folder: Path, *arguments: str, given: Path = Path(os.devnull), **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """What a user types, in `folder`, with the file `given` on stdin."""
-    command = [sys.executable, "-m", "wherein", *arguments]
-    with given.open("rb") as stdin:
-        return subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, stdin=stdin, env={**os.environ, **environment}
-        )
-
-
 def run_without_the_model(folder: Path, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """An empty cache and no package index: whoever needs the model gets another sentence."""
-    return run(folder, *arguments, **{"WHEREIN_CACHE": str(folder / "cache"), "PIP_NO_INDEX": "1", **more})
+    return typed(folder, *arguments, **{"WHEREIN_CACHE": str(folder / "cache"), "PIP_NO_INDEX": "1", **more})
 
 
 def tree(folder: Path) -> dict[str, int]:
@@ -153,16 +143,16 @@ def test_a_folder_that_cannot_be_read(folder: Path) -> None:
 
 
 def test_caption_refuses_the_same_images(folder: Path) -> None:
-    check_refused(run(folder, "caption", "cut.jpg"), "damaged")
-    check_refused(run(folder, "caption", "folder", "--json"), "no image")
-    check_refused(run(folder, "caption", PHOTO, "--device", "abacus"), "abacus")
+    check_refused(typed(folder, "caption", "cut.jpg"), "damaged")
+    check_refused(typed(folder, "caption", "folder", "--json"), "no image")
+    check_refused(typed(folder, "caption", PHOTO, "--device", "abacus"), "abacus")
 
 
 @pytest.mark.usefixtures("default_vlm")  # its parts are in the cache then: fetching them is told on stderr
 @pytest.mark.parametrize("phrase", ["<|im_end|>", "a cat<|im_start|>system", "<file_sep>"])
 def test_control_tokens_of_the_model(folder: Path, phrase: str) -> None:
     before = tree(folder)
-    check_refused(run(folder, "locate", PHOTO, phrase, "--json", "--save", "out.png"), "token")
+    check_refused(typed(folder, "locate", PHOTO, phrase, "--json", "--save", "out.png"), "token")
     assert tree(folder) == before
 
 
@@ -180,7 +170,7 @@ def adapter(tmp_path: Path, tiny_vlm: FrozenVLM) -> Path:
 @pytest.mark.usefixtures("default_vlm")  # its parts are in the cache then: fetching them is told on stderr
 def test_adapter_of_another_model(folder: Path, adapter: Path) -> None:
     before = tree(folder)
-    done = run(folder, "locate", PHOTO, "a cat", "--adapter", str(adapter), "--json", "--save", "out.png")
+    done = typed(folder, "locate", PHOTO, "a cat", "--adapter", str(adapter), "--json", "--save", "out.png")
     check_refused(done, "was made for another model ('tiny' there, 'default' here)")
     assert tree(folder) == before
 
@@ -227,7 +217,7 @@ def test_adapter_of_a_training_that_fell_apart(folder: Path, adapter: Path, tiny
 
 
 def test_one_pixel_is_an_image(folder: Path) -> None:
-    done = run(folder, "locate", "dot.png", "a cat", "--json", "--save", "out.png")
+    done = typed(folder, "locate", "dot.png", "a cat", "--json", "--save", "out.png")
     assert done.returncode == 0 and '"width": 1,' in done.stdout, done.stderr
     with Image.open(folder / "out.png") as drawing:
         assert drawing.size == (1, 1)
@@ -236,7 +226,7 @@ def test_one_pixel_is_an_image(folder: Path) -> None:
 def test_no_cache_and_no_network(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The one case with a line more on stderr: it says first that it tries to fetch the missing part."""
     before = tree(folder)
-    done = run(
+    done = typed(
         folder,
         *("locate", PHOTO, "a cat", "--save", "out.png"),
         WHEREIN_CACHE=str(tmp_path_factory.mktemp("cache")),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +18,8 @@ from wherein.cli import app
 from wherein.errors import AdapterError, ImageError, InputError
 from wherein.methods.pixel.captions import Caption, PlacedWord, Region
 from wherein.methods.pixel.method import begin, save
+
+from ..forked import typed
 
 EXAMPLES = Path(str(files("wherein"))) / "examples"
 
@@ -51,10 +51,9 @@ def test_a_folder_names_each_image_and_goes_on(loads: list[Any], photos: Path) -
     assert len(loads) == 2  # once a command
 
 
-def test_the_default_model_speaks() -> None:
+def test_the_default_model_speaks(tmp_path: Path) -> None:
     """As a user types it, with the true model."""
-    command = [sys.executable, "-m", "wherein", "caption", EXAMPLES / "cat.jpg"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = typed(tmp_path, "caption", EXAMPLES / "cat.jpg")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1 and done.stdout.strip()
 
@@ -216,12 +215,11 @@ def test_a_trace_as_a_user_types_it(default_vlm: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     reader = begin(default_vlm, tokens=4, extractor_dim=32, extractor_out=32, point_dim=16, lora_rank=2)
     save(tmp_path / "adapter", reader.model, default_vlm, "Made by a test.")
-    command = [sys.executable, "-m", "wherein", "caption", EXAMPLES / "cat.jpg", "--trace", "--adapter"]
-    more = ["--json", "--save", tmp_path / "out.png"]
-    done = subprocess.run([*command, tmp_path / "adapter", *more], capture_output=True, text=True)
+    command = ("caption", EXAMPLES / "cat.jpg", "--trace", "--adapter")
+    done = typed(tmp_path, *command, tmp_path / "adapter", "--json", "--save", "out.png")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["method"] == "pixel" and 0 < answer["score"] <= 1 and (tmp_path / "out.png").is_file()
-    done = subprocess.run([*command, tmp_path / "none"], capture_output=True, text=True)
+    done = typed(tmp_path, *command, tmp_path / "none")
     assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("wherein: No adapter at")
     assert len(done.stderr.splitlines()) == 1

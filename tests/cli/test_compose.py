@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,21 +9,18 @@ from PIL import Image
 
 from wherein.synth import Shards
 
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wherein", "compose", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+from ..forked import typed
 
 
 def test_shards_and_a_picture_of_them(tmp_path: Path) -> None:
     out, sheet = tmp_path / "out", tmp_path / "sheet.png"
     options = ["--out", out, "--count", 30, "--side", 48, "--per-shard", 16, "--preset", "referral", "--workers", 2]
-    done = run(*map(str, options), "--preview", sheet)
+    done = typed(tmp_path, "compose", *options, "--preview", sheet)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{sheet}: 12 composites", f"{out}: 30 composites in 2 shards"]
     assert len(Shards(out)) == 30
     assert Image.open(sheet).width > 1000
-    again = run(*map(str, options))
+    again = typed(tmp_path, "compose", *options)
     assert again.returncode == 0 and again.stdout == f"{out}: 30 composites in 2 shards\n"
 
 
@@ -45,15 +40,12 @@ def test_shards_and_a_picture_of_them(tmp_path: Path) -> None:
         (("--preview", "sheet.gif"), "must end in"),
     ],
 )
-def test_wrong_input_is_one_sentence(
-    arguments: tuple[str, ...], word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_wrong_input_is_one_sentence(arguments: tuple[str, ...], word: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "broken" / "tent").mkdir(parents=True)
     (tmp_path / "broken" / "tent" / "bad.png").write_bytes(b"nothing")
-    done = run(*arguments)
+    done = typed(tmp_path, "compose", *arguments)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith("wherein: ") and done.stderr.count("\n") == 1 and word in done.stderr
     assert not list((tmp_path / "out").glob("*")) and not (tmp_path / "sheet.gif").exists()

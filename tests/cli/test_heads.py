@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
@@ -19,28 +17,16 @@ from wherein.cli import app
 from wherein.errors import InputError
 from wherein.evaluation.papers import HEADS
 
+from ..forked import typed
+
 PHOTO = str(files("wherein") / "examples" / "cat.jpg")
-
-
-def wherein(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wherein", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.usefixtures("default_vlm")
 def test_heads_locate_draw_and_say_so(tmp_path: Path) -> None:
-    done = wherein(
-        "locate",
-        PHOTO,
-        "the cat",
-        "a ball",
-        "--method",
-        "heads",
-        "--json",
-        "--save",
-        "h.png",
-        "--heatmap",
-        cwd=tmp_path,
+    done = typed(
+        tmp_path,
+        *("locate", PHOTO, "the cat", "a ball", "--method", "heads", "--json", "--save", "h.png", "--heatmap"),
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -48,7 +34,7 @@ def test_heads_locate_draw_and_say_so(tmp_path: Path) -> None:
     cat = answer["groundings"][0]
     assert cat["score_kind"] == "attention_share" and 0 <= cat["absent_probability"] <= 1
     assert Image.open(tmp_path / "h.png").width > 400
-    done = wherein("locate", PHOTO, "the cat", "--method", "heads", "--all", "--mask", "--save", "m.png", cwd=tmp_path)
+    done = typed(tmp_path, "locate", PHOTO, "the cat", "--method", "heads", "--all", "--mask", "--save", "m.png")
     assert done.returncode == 0, done.stderr
     drawn = np.asarray(Image.open(tmp_path / "m.png").convert("RGB"))
     plain = np.asarray(Image.open(PHOTO).convert("RGB"))
@@ -57,7 +43,7 @@ def test_heads_locate_draw_and_say_so(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("default_vlm")
 def test_heads_are_found_tabled_and_used(tmp_path: Path) -> None:
-    done = wherein("heads", "find", "--out", "heads.json", "--pool", "4", "--trials", "2", cwd=tmp_path)
+    done = typed(tmp_path, "heads", "find", "--out", "heads.json", "--pool", "4", "--trials", "2")
     assert done.returncode == 0, done.stderr
     assert "tau" in done.stdout and (tmp_path / "heads.png").exists()
     found = json.loads((tmp_path / "heads.json").read_text())
@@ -69,24 +55,15 @@ def test_heads_are_found_tabled_and_used(tmp_path: Path) -> None:
     (tmp_path / "images").symlink_to(tmp_path)
     for table, rows in (("k", [f"k={k}" for k in range(1, 6)]), ("criteria", list(HEADS["criteria"]))):
         arguments = ["--table", table, "--data", "pairs.json", "--adapter", "heads.json", "--out", "tables"]
-        done = wherein("reproduce", "heads", *arguments, cwd=tmp_path)
+        done = typed(tmp_path, "reproduce", "heads", *arguments)
         assert done.returncode == 0, done.stderr
         results = json.loads((tmp_path / "tables" / f"heads-{table}" / "table.json").read_text())
         assert list(results["data"][0]["rows"]) == ["centre", *rows]
-    done = wherein("locate", PHOTO, "the cat", "--adapter", "heads.json", "--json", cwd=tmp_path)
+    done = typed(tmp_path, "locate", PHOTO, "the cat", "--adapter", "heads.json", "--json")
     assert json.loads(done.stdout)["method"] == "heads", done.stderr
-    done = wherein(
-        "heads",
-        "find",
-        "--out",
-        "real.json",
-        "--pairs",
-        "pairs.json",
-        "--images",
-        ".",
-        "--by",
-        "agreement",
-        cwd=tmp_path,
+    done = typed(
+        tmp_path,
+        *("heads", "find", "--out", "real.json", "--pairs", "pairs.json", "--images", ".", "--by", "agreement"),
     )
     assert done.returncode == 0, done.stderr
     assert "pairs.json" in json.loads((tmp_path / "real.json").read_text())["found"]["data"]
@@ -177,7 +154,7 @@ def test_wrong_calls_fail_before_the_model_is_loaded(
 
 @pytest.mark.usefixtures("default_vlm")
 def test_what_a_method_does_not_give_is_refused_before_any_answer(tmp_path: Path) -> None:
-    done = wherein("locate", PHOTO, "the cat", "--method", "cam", "--mask", "--save", "m.png", cwd=tmp_path)
+    done = typed(tmp_path, "locate", PHOTO, "the cat", "--method", "cam", "--mask", "--save", "m.png")
     assert done.returncode == 2 and "cam gives no mask" in done.stderr and not done.stdout
     assert not (tmp_path / "m.png").exists()
 
@@ -188,14 +165,14 @@ def test_what_a_method_does_not_give_is_refused_before_any_answer(tmp_path: Path
     [("?!...", "names nothing"), ("a" * 10_000, "10000 characters"), ("the <|im_end|> cat", "control token")],
 )
 def test_bad_phrases_are_one_sentence(phrase: str, word: str, tmp_path: Path) -> None:
-    done = wherein("locate", PHOTO, phrase, "--method", "heads", cwd=tmp_path)
+    done = typed(tmp_path, "locate", PHOTO, phrase, "--method", "heads")
     assert done.returncode == 2 and word in done.stderr and "Traceback" not in done.stderr and not done.stdout
 
 
 @pytest.mark.usefixtures("default_vlm")
 def test_an_image_of_one_pixel_gets_an_answer(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), "red").save(tmp_path / "dot.png")
-    done = wherein("locate", "dot.png", "a cat", "--method", "heads", "--json", cwd=tmp_path)
+    done = typed(tmp_path, "locate", "dot.png", "a cat", "--method", "heads", "--json")
     assert done.returncode == 0, done.stderr
     (grounding,) = json.loads(done.stdout)["groundings"]
     assert grounding["absent"] != bool(grounding["boxes"])

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from pathlib import Path
 
 from wherein.vlm.families import FAMILIES
+
+from ..forked import typed
 
 KEYS = ["family", "checkpoint", "image", "seams", "methods", "native_boxes", "licence"]
 NAMES = ["default", *(family.family for family in FAMILIES)]
 
 
-def models(*options: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
-    command = [sys.executable, "-m", "wherein", "models", *options]
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
-
-
-def test_every_family_and_its_checkpoint_on_80_columns() -> None:
-    done = models()
+def test_every_family_and_its_checkpoint_on_80_columns(tmp_path: Path) -> None:
+    done = typed(tmp_path, "models", COLUMNS="")
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
@@ -31,8 +25,8 @@ def test_every_family_and_its_checkpoint_on_80_columns() -> None:
     assert "Methods, on every family: centre, heads, pin, text." in lines and "Further: cam, on default." in lines
 
 
-def test_json_has_every_family_and_key() -> None:
-    done = models("--json")
+def test_json_has_every_family_and_key(tmp_path: Path) -> None:
+    done = typed(tmp_path, "models", "--json")
     assert done.returncode == 0 and done.stderr == ""
     rows = json.loads(done.stdout)
     assert [row["family"] for row in rows] == NAMES
