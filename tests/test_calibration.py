@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from wherein.calibration import (
     expected_calibration_error,
+    fit_logistic,
     reliability,
     roc_auc,
     roc_curve,
@@ -93,3 +94,27 @@ def test_a_curve_counts_what_reaches_each_threshold(cases: list[tuple[float, boo
 def test_one_sort_of_cases_has_no_roc(truth: bool) -> None:
     with pytest.raises(ValueError, match="true cases and false ones"):
         roc_auc(np.array([0.1, 0.2]), np.full(2, truth))
+
+
+@pytest.mark.parametrize("begin", [np.zeros(3), np.array([1.0, -1.0, 0.5])])
+def test_a_logistic_fit_is_that_of_the_definition(begin: np.ndarray) -> None:
+    """Where the gradient of the likelihood is zero (Newton's steps), and its mean probability the share of the true."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 2))
+    truth = rng.random(400) < 1 / (1 + np.exp(-(x @ [2.0, -1.0] + 0.5)))
+    ones, w = np.column_stack([x, np.ones(400)]), np.zeros(3)
+    for _ in range(20):
+        p = 1 / (1 + np.exp(-(ones @ w)))
+        w = w - np.linalg.solve((ones * (p * (1 - p))[:, None]).T @ ones, ones.T @ (p - truth))
+    found = fit_logistic(x, truth, begin)
+    np.testing.assert_allclose(found, w, atol=1e-4)
+    assert (1 / (1 + np.exp(-(ones @ found)))).mean() == pytest.approx(truth.mean(), abs=1e-5)
+
+
+def test_a_ridge_holds_weights_back_but_the_constant() -> None:
+    x, truth = np.array([[-1.0], [-0.5], [0.5], [1.0]]), np.array([False, False, True, True])
+    free, held = (abs(fit_logistic(x, truth, np.zeros(2), ridge)[0]) for ridge in (1e-6, 1e-1))
+    assert held < 3 < 10 < free
+    np.testing.assert_allclose(
+        fit_logistic(x * 0, np.array([False, True, True, True]), np.zeros(2), 9.0)[1], np.log(3), atol=1e-4
+    )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 PROBABILITIES = ("token_probability",)
 """The score kinds that are meant as the probability of the answer."""
@@ -102,3 +103,25 @@ def roc_auc(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
     """
     wrong, right, _ = roc_curve(scores, truth)
     return float(np.trapezoid(right, wrong))
+
+
+def fit_logistic(
+    x: NDArray[np.float64], truth: NDArray[np.bool_], begin: NDArray[np.float64], ridge: float = 0.0
+) -> NDArray[np.float64]:
+    """Logistic regression: float64[F + 1], a weight for each figure of float64[N, F] and a constant, for the logit of
+    what is bool[N] true.
+
+    `begin`: the weights that the search starts from. `ridge`, times the squared weights but the constant, is added to
+    the mean loss in nats, against weights that run away where the figures tell all cases apart.
+
+    >>> figures = np.array([[0.0], [0.0], [0.0], [1.0], [1.0], [1.0]])
+    >>> fit_logistic(figures, np.array([True, False, False, True, True, False]), np.zeros(2)).round(2)
+    array([ 1.39, -0.69])
+    """
+    sign = np.where(truth, 1, -1)
+
+    def loss(w: NDArray[np.float64]) -> float:
+        """Mean logistic loss of weights float64[F + 1], and the ridge."""
+        return float(np.logaddexp(0, -(x @ w[:-1] + w[-1]) * sign).mean() + ridge * (w[:-1] ** 2).sum())
+
+    return np.asarray(minimize(loss, begin).x)

@@ -57,6 +57,10 @@ def test_one_grounding_a_phrase_in_pixels_of_the_image(method: Method, image: ND
         assert not any(grounding.absent for grounding in groundings)
 
 
+def test_nothing_asked_is_nothing_found(method: Method, image: NDArray[np.uint8]) -> None:
+    assert method.ground(image, []) == []
+
+
 def test_the_same_image_gives_the_same_answer_and_is_left_alone(method: Method, image: NDArray[np.uint8]) -> None:
     kept = image.copy()
     first, second = (method.ground(image, PHRASES) for _ in range(2))

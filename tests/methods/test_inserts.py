@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +135,33 @@ def test_settings_of_another_kind_are_refused(name: str, tiny_vlm: Any, save_ins
     config.write_text(config.read_text().replace('"codec"', '"kodec"'))
     with pytest.raises(AdapterError, match="kodec"):
         methods.create(name, tiny_vlm, folder)
+
+
+WHOLE = {"coop": "tokens", "vpt": "tokens", "vpt_encoder": "tokens", "lora": "rank", "pin": "rows"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_numbers_are_refused(name: str, tiny_vlm: Any, save_insert: Callable[..., Path]) -> None:
+    """16.0 rows are no number of rows, and what is absent with a scale of NaN is no probability."""
+    config = save_insert(name, tiny_vlm) / "adapter_config.json"
+    about = json.loads(config.read_text())
+    whole = about["config"][WHOLE[name]]
+    for changed, sentence in (
+        ({WHOLE[name]: float(whole)}, f"^{WHOLE[name]} is a whole number of at least 1; got {whole}.0.$"),
+        ({WHOLE[name]: True}, "whole number of at least 1; got True"),
+        ({"beams": 2.5}, "^beams is a whole number"),
+        ({"beams": 0}, "^beams is a whole number"),
+        ({"beams": "3"}, "^beams is a whole number"),
+        ({"absent_scale": math.nan}, "absent_scale and absent_shift are finite numbers"),
+        ({"absent_shift": -math.inf}, "absent_scale and absent_shift are finite numbers"),
+        ({"absent_shift": 10**400}, "absent_scale and absent_shift are finite numbers"),
+        ({"absent_scale": True}, "absent_scale and absent_shift are finite numbers"),
+    ):
+        config.write_text(json.dumps({**about, "config": {**about["config"], **changed}}))
+        with pytest.raises(AdapterError, match=sentence):
+            methods.create(name, tiny_vlm, config.parent)
+    config.write_text(json.dumps({**about, "config": {**about["config"], "absent_scale": 2}}))
+    methods.create(name, tiny_vlm, config.parent)
 
 
 @pytest.mark.parametrize("name", ["coop", "vpt"])

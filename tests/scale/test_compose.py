@@ -1,6 +1,7 @@
 """Ray writes the bytes that one process writes."""
 
 import builtins
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,18 @@ def test_two_workers_on_ray_write_what_one_process_writes(tmp_path: Path) -> Non
     (tmp_path / "ray" / "shard-000002.tar").unlink()  # and go on where they stopped
     assert write(on_ray, tmp_path / "ray") == local
     assert len(Shards(tmp_path / "ray")) == 50
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_caller_s_settings_of_ray_stay_as_they_are(tmp_path: Path) -> None:
+    from ray.data import DataContext
+
+    context, logger = DataContext.get_current(), logging.getLogger("ray.data")
+    before = context.enable_progress_bars, context.execution_options.preserve_order, logger.level
+    assert before[:2] == (True, False)
+    list(write_shards(PLAN, tmp_path, on_ray, 2))
+    assert DataContext.get_current() is context
+    assert before == (context.enable_progress_bars, context.execution_options.preserve_order, logger.level)
 
 
 @pytest.mark.usefixtures("cluster")

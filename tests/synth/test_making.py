@@ -279,6 +279,15 @@ def test_two_pictures_do_not_share_a_cutout(tmp_path: Path) -> None:
     assert "a.jpg and" in complaint and "rename one" in complaint
 
 
+def test_what_is_passed_over_in_a_folder_of_ones_own_is_told(tmp_path: Path) -> None:
+    save(tmp_path / "lamp/b.png", half())
+    (tmp_path / "lamp/a.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "lamp/c.heic").touch()
+    items, complaints = find_pictures(tmp_path, "")
+    assert [item.key for item in items] == ["lamp/b.png"]
+    assert "c.heic is in a format" in complaints[0] and "a.png is a link" in complaints[1]
+
+
 def test_names_of_files_that_are_not_utf8_go_through(tmp_path: Path) -> None:
     own, out = tmp_path / "own", tmp_path / "out"
     save(own / "lamp/a.png", half())
@@ -389,6 +398,17 @@ def test_backgrounds_do_not_go_among_other_files(tmp_path: Path) -> None:
     clip: Any = SimpleNamespace(scores=None, name="fake")
     with pytest.raises(InputError, match="holds other files"):
         filter_backgrounds(tmp_path / "grounds", ["lamp"], clip, tmp_path, 25)
+
+
+@pytest.mark.parametrize("out", ["grounds", "grounds/kept", "link"])
+def test_backgrounds_are_not_copied_among_themselves(out: str, tmp_path: Path) -> None:
+    (tmp_path / "grounds").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "grounds", target_is_directory=True)
+    Image.new("RGB", (30, 20)).save(tmp_path / "grounds/a.png")
+    clip: Any = SimpleNamespace(scores=lambda *_: np.array([[10.0]]), name="fake")
+    with pytest.raises(InputError, match=f"{out} lies in .*grounds, so .*: give a folder outside it"):
+        filter_backgrounds(tmp_path / "grounds", ["lamp"], clip, tmp_path / out, 25)
+    assert [path.name for path in (tmp_path / "grounds").iterdir()] == ["a.png"]
 
 
 @pytest.mark.parametrize("row", [{}, {"name": [], "index": 0, "file": None}, {"key": "lamp/a.png", "outcome": 5}])

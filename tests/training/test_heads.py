@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,45 @@ def test_an_interrupted_search_goes_on(deep: Any, pairs: Pairs, tmp_path: Path) 
     assert asked[:7] == [0, 1, 2, 3, 3, 4, 5]
     find(deep, pairs, tmp_path / "whole.json", samples=4, trials=2)
     assert (tmp_path / "heads.json").read_text() == (tmp_path / "whole.json").read_text()
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(deep: Any, pairs: Pairs, tmp_path: Path) -> None:
+    rows, (soft, hard) = tmp_path / "heads.json.rows", resource.getrlimit(resource.RLIMIT_FSIZE)
+    asked: list[int] = []
+
+    def filling(i: int) -> Labelled:
+        asked.append(i)
+        if asked == [0, 1, 2]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (rows.stat().st_size + 10, hard))
+        return pairs.source(i)
+
+    filled = replace(pairs, source=filling)
+    try:
+        with pytest.raises(InputError, match=r"^Cannot write to .*heads.json.rows: File too large.$"):
+            find(deep, filled, tmp_path / "heads.json", samples=4, trials=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    find(deep, filled, tmp_path / "heads.json", samples=4, trials=2)
+    assert asked[:7] == [0, 1, 2, 2, 3, 4, 5]
+
+
+def test_what_was_measured_with_other_settings_is_never_lost(deep: Any, pairs: Pairs, tmp_path: Path) -> None:
+    def stopped(i: int) -> Labelled:
+        if i == 3:
+            raise KeyboardInterrupt
+        return pairs.source(i)
+
+    broken = replace(pairs, source=stopped)
+    with pytest.raises(KeyboardInterrupt):
+        find(deep, broken, tmp_path / "heads.json")
+    measured = (tmp_path / "heads.json.rows").read_bytes()
+    for other in ({"preset": "relative"}, {"pairs": replace(pairs, about="others")}):
+        with pytest.raises(InputError, match=r"heads.json.rows was made with (prompt|data) .*: repeat the options"):
+            find(**{"vlm": deep, "pairs": pairs, "out": tmp_path / "heads.json", **other})  # type: ignore[arg-type]
+        assert (tmp_path / "heads.json.rows").read_bytes() == measured
+    (tmp_path / "heads.json.rows").write_bytes(measured.replace(b"figures", b"figure5"))
+    with pytest.raises(InputError, match="heads.json.rows is damaged"):
+        find(deep, pairs, tmp_path / "heads.json")
 
 
 def test_nothing_of_the_model_moves(deep: Any, pairs: Pairs, tmp_path: Path) -> None:

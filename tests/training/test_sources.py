@@ -13,13 +13,15 @@ import pytest
 from PIL import Image
 
 from wherein.errors import InputError
+from wherein.methods.in_context.examples import composites
 from wherein.methods.pin import Pin
-from wherein.synth import Plan, Shards, is_held_out
+from wherein.synth import PAPER, Backgrounds, ObjectBank, Plan, Scenes, Shards, compose, is_held_out
+from wherein.synth.scene import PRESETS
 from wherein.synth.shards import write_shards
 from wherein.synth.workers import on_this_machine
 from wherein.training.adapters import card, split, train
 from wherein.training.boxes import BoxTask, Recipe
-from wherein.training.sources import Material, labelled, sources
+from wherein.training.sources import Material, composed, labelled, sources
 from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig
 
@@ -29,6 +31,22 @@ def shards(tmp_path: Path) -> Path:
     plan = Plan(count=12, preset="referral", side=64, per_shard=6)
     list(write_shards(plan, tmp_path / "shards", on_this_machine, 1))
     return tmp_path / "shards"
+
+
+def test_composite_i_of_a_seed_is_one_wherever_it_is_asked_for() -> None:
+    """Of scenes, of training and of worked examples: what a generator of the seed and the index draws first."""
+    bank, grounds = ObjectBank.load().without(is_held_out), Backgrounds.load()
+    trained, examples = composed(bank, grounds, 96, 3, PAPER), composites(4, 96, 3)
+    scenes = Scenes(bank, grounds, 96, 3, PRESETS["paper"])
+    for i, example in enumerate(examples):
+        rng = np.random.default_rng([3, i])
+        made = compose(grounds.sample(rng, 96), bank, rng, PAPER)
+        thing = made.objects[rng.integers(len(made.objects))]
+        assert (example.image == made.image).all() and (example.box == thing.box).all()
+        assert example.phrase == thing.name
+        assert (trained(i).image == made.image).all() and (scenes[i].composite.image == made.image).all()
+        for (name, box), one, placed in zip(trained(i).objects, scenes[i].composite.objects, made.objects, strict=True):
+            assert name == one.name == placed.name and (box == one.box).all() and (box == placed.box).all()
 
 
 def test_shards_are_asked_for_by_a_phrase_that_is_true_of_one_object(shards: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import AddedToken
 
 from wherein.boxtext import CODECS
 from wherein.errors import InputError
@@ -74,6 +76,17 @@ def test_a_phrase_with_a_control_token_is_refused(tiny_vlm: Any) -> None:
     tiny_vlm.check_phrase("the cat on the mat")
     with pytest.raises(InputError, match="control token"):
         tiny_vlm.check_phrase("a cat <|end|>")
+
+
+def test_a_phrase_may_hold_a_token_that_is_white_space(tiny_vlm: Any) -> None:
+    """GPT-NeoX's tokenizer has added tokens of spaces, which no prompt holds: it says a phrase with single spaces."""
+    vlm = copy.copy(tiny_vlm)
+    vlm.tokenizer = copy.deepcopy(tiny_vlm.tokenizer)
+    vlm.tokenizer.add_tokens([AddedToken("  ", normalized=False), AddedToken(" ", normalized=False), "<|two words|>"])
+    vlm.check_phrase("a  cat   on the mat")
+    for phrase in ("a <|two words|>", "a <|two  words|>", "a <|Two WORDS|>"):  # a prompt may have it in lower case
+        with pytest.raises(InputError, match=r"contains '<\|two words\|>', a control token"):
+            vlm.check_phrase(phrase)
 
 
 def test_an_image_is_encoded_once_for_many_phrases(tiny_vlm: Any) -> None:

@@ -28,6 +28,7 @@ from wherein.grounding import Grounding
 from wherein.methods import adapter as store
 from wherein.methods.base import Method
 from wherein.methods.reading import read, score
+from wherein.methods.settings import finite, whole
 from wherein.phrases import noun_phrase
 from wherein.vlm.base import FrozenVLM, Pixels
 from wherein.vlm.decoding import Written
@@ -52,8 +53,8 @@ class InsertConfig:
 
     def __post_init__(self) -> None:
         self.check("codec", tuple(CODECS))
-        if not all(isinstance(value, (int, float)) for value in (self.absent_scale, self.absent_shift)):
-            raise AdapterError(f"An insert's absent_scale and absent_shift are numbers; got {self}.")
+        if not (finite(self.absent_scale) and finite(self.absent_shift)):
+            raise AdapterError(f"An insert's absent_scale and absent_shift are finite numbers; got {self}.")
         self.check_positive("beams")
 
     def check(self, field: str, allowed: Sequence[str]) -> None:
@@ -62,10 +63,10 @@ class InsertConfig:
             raise AdapterError(f"The {field} is one of {', '.join(allowed)}; got {getattr(self, field)!r}.")
 
     def check_positive(self, *names: str) -> None:
-        """Raises AdapterError for a field that is below 1."""
+        """Raises AdapterError for a field that is no whole number, or below 1."""
         for name in names:
-            if getattr(self, name) < 1:
-                raise AdapterError(f"The {name} is at least 1; got {getattr(self, name)!r}.")
+            if not whole(getattr(self, name), 1):
+                raise AdapterError(f"{name} is a whole number of at least 1; got {getattr(self, name)!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -80,7 +81,7 @@ class InsertConfig:
         try:
             return cls(**values)
         except TypeError as error:
-            raise AdapterError(f"This adapter's settings are incomplete or of a wrong type: {error}.") from error
+            raise AdapterError(f"This adapter's settings are incomplete: {error}.") from error
 
 
 class Insert(nn.Module, ABC):

@@ -26,7 +26,7 @@ def on_ray(plan: Plan, folder: Path, numbers: Sequence[int], workers: int) -> It
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports nothing home
         import ray
-        from ray.data import DataContext, TaskPoolStrategy
+        from ray.data import TaskPoolStrategy
     except ImportError as error:
         raise InputError(
             "The engine ray is not installed: pip install 'wherein[scale]', or take --engine local."
@@ -37,12 +37,13 @@ def on_ray(plan: Plan, folder: Path, numbers: Sequence[int], workers: int) -> It
     if started:
         cores = None if os.environ.get("RAY_ADDRESS") else workers  # a cluster knows its own
         ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        context = DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_options.preserve_order = True
         todo = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
+        todo.context.enable_progress_bars = False  # this data set's own: the caller's settings stay as they are
+        todo.context.execution_options.preserve_order = True
         task = _Task(_absolute(plan), folder.resolve())
         pool = TaskPoolStrategy(size=min(workers, len(numbers)))
         for row in todo.map(task, compute=pool).iter_rows():
@@ -50,6 +51,7 @@ def on_ray(plan: Plan, folder: Path, numbers: Sequence[int], workers: int) -> It
                 raise InputError(row["error"])
             yield Shard(**row)
     finally:
+        logger.setLevel(level)
         if started:
             ray.shutdown()
 

@@ -143,7 +143,7 @@ class Segmenter:
             some = slice(start, start + AT_ONCE)
             prompts = self._prompts(frame, tidy[some], heat, prompt)
             low, expected = self._run(encoded.embeddings, prompts)
-            masks[some], ious[some] = self._full_size(low, frame), expected.double().cpu().numpy()
+            masks[some], ious[some] = self._full_size(low, frame), expected.cpu().double().numpy()
         return masks, ious
 
     def _prompts(self, frame: Frame, boxes: Boxes, heat: NDArray[np.float32] | None, prompt: str) -> dict[str, Tensor]:

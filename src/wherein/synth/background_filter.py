@@ -29,8 +29,8 @@ def filter_backgrounds(folder: Path, names: Sequence[str], clip: Clip, out: Path
     kept before is removed, so `out` must be this job's own.
 
     Raises:
-        InputError: there is no picture, or `out` holds something else or cannot be written to. One unreadable picture
-            is reported.
+        InputError: there is no picture, or `out` lies in the folder, holds something else or cannot be written to. One
+            unreadable picture is reported.
     """
     from rich.console import Console
     from rich.progress import track
@@ -38,6 +38,8 @@ def filter_backgrounds(folder: Path, names: Sequence[str], clip: Clip, out: Path
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise InputError(f"No backgrounds in {folder}: expected .jpg, .png or .webp files.")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{out} lies in {folder}, so what is kept would be looked at again: give a folder outside it.")
     if not (out / _SCORES).exists() and out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise InputError(f"{out} holds other files, which could be lost: give a new or an empty folder.")
     journal = Journal(out / _SCORES, {"schema": 1})

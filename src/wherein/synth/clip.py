@@ -49,7 +49,7 @@ class Clip:
             seen = self.model.get_image_features(inputs["pixel_values"].to(self.device)).pooler_output
             said = torch.stack([self._text(text) for text in texts])
             cosines = torch.nn.functional.normalize(seen, dim=-1) @ said.T
-        return np.asarray(100 * cosines.double().cpu().numpy())
+        return np.asarray(100 * cosines.cpu().double().numpy())
 
     def _embed(self, text: str) -> Tensor:
         """float32[D] of length one."""

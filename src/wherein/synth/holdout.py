@@ -164,10 +164,10 @@ def words_of(name: str) -> list[str]:
 
 def singulars(name: str) -> tuple[str, ...]:
     """The name and what it may be a plural of."""
-    irregular = {"men": "man", "women": "woman", "children": "child", "mice": "mouse", "geese": "goose", "oxen": "ox"}
+    irregular = {"children": "child", "mice": "mouse", "geese": "goose", "oxen": "ox"}
     head, _, last = name.rpartition(" ")
     forms = [last, irregular.get(last, last)]
-    for plural, singular in (("ies", "y"), ("ves", "fe"), ("es", ""), ("s", "")):
+    for plural, singular in (("ies", "y"), ("ves", "fe"), ("ves", "f"), ("men", "man"), ("es", ""), ("s", "")):
         if last.endswith(plural):
             forms.append(last.removesuffix(plural) + singular)
     return tuple(f"{head} {form}".strip() for form in forms)

@@ -45,9 +45,16 @@ class Scenes:
         self.bank, self.grounds, self.side, self.seed, self.preset = bank, grounds, side, seed, preset
         self._negatives = Negatives(bank.names)
 
+    def begin(self, index: int) -> tuple[Composite, np.random.Generator]:
+        """The composite alone, and the generator from which whatever may be asked about it is drawn.
+
+        Raises InputError: a cut-out or a background cannot be used.
+        """
+        rng = np.random.default_rng([self.seed, index])
+        return compose(self.grounds.sample(rng, self.side), self.bank, rng, self.preset.config), rng
+
     def __getitem__(self, index: int) -> Scene:
         """Raises InputError: a cut-out or a background cannot be used."""
-        rng = np.random.default_rng([self.seed, index])
-        made = compose(self.grounds.sample(rng, self.side), self.bank, rng, self.preset.config)
+        made, rng = self.begin(index)
         phrases = referrals(made.objects, self.side, self.preset.positions)
         return Scene(made, tuple(phrases), self._negatives.draw(made.objects, rng))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from scipy.special import logit
 
+from wherein.calibration import fit_logistic
 from wherein.errors import InputError
 from wherein.methods import adapter
 from wherein.methods.base import REGISTRY
@@ -18,7 +18,7 @@ from wherein.methods.insert import Inserted
 from wherein.pictures import check_new_folder
 from wherein.training.boxes import RECIPES, BoxTask, Recipe
 from wherein.training.processes import Processes
-from wherein.training.sources import Material, sources
+from wherein.training.sources import Material, Sources, sources
 from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig, check_begun, fit, tensorboard
 
@@ -103,19 +103,27 @@ def train(
     public |= {"images a step": recipe.batch * batches, "absent": recipe.absent}
     settings = {"method": method, "model fingerprint": vlm.fingerprint, "preset": preset, "images": found.images}
     figures = fit(task, schedule, out, resume, settings | public)
-    if not processes.first:
-        return figures
-    scale, shift, balanced = calibrate(task, found.held_out_names, seed) if recipe.absent else NEVER
+    return _finish(out, method, task, found, schedule, public, figures, began) if processes.first else figures
+
+
+def _finish(
+    out: Path,
+    method: str,
+    task: BoxTask,
+    found: Sources,
+    schedule: TrainConfig,
+    public: dict[str, object],
+    figures: dict[str, float],
+    began: float,
+) -> dict[str, float]:
+    """Calibrate, measure and save what was trained; returns all its figures. `began`: when, seconds since 1970."""
+    insert = task.module
+    scale, shift, balanced = calibrate(task, found.held_out_names, task.seed) if task.recipe.absent else NEVER
     calibrated = {**insert.config.to_dict(), "absent_scale": scale, "absent_shift": shift}
-    figures = {**figures, **task.evaluate(steps, out / "pictures", HELD_OUT), "absent_balanced_accuracy": balanced}
-    adapter.save(
-        out,
-        method,
-        vlm,
-        calibrated,
-        insert.state_dict(),
-        card(method, vlm.name, public, found.licences, schedule, figures, time.time() - began),
-    )
+    measured = task.evaluate(schedule.steps, out / "pictures", HELD_OUT)
+    figures = {**figures, **measured, "absent_balanced_accuracy": balanced}
+    about = card(method, task.vlm.name, public, found.licences, schedule, figures, time.time() - began)
+    adapter.save(out, method, task.vlm, calibrated, insert.state_dict(), about)
     return figures
 
 
@@ -141,12 +149,7 @@ def calibrate(task: BoxTask, names: tuple[str, ...], seed: int) -> tuple[float, 
         asked += [(i, name, False) for name in here] + [(i, name, True) for name in others]
     refused = [min(max(written.refusal or 0.0, 1e-9), 1 - 1e-9) for written in task.answers([a[:2] for a in asked])]
     x, y = logit(refused), np.array([missing for *_, missing in asked])
-
-    def loss(w: np.ndarray) -> float:
-        """Logistic loss of scale and shift `w` float[2], nats."""
-        return float(np.logaddexp(0, -(w[0] * x + w[1]) * np.where(y, 1, -1)).mean())
-
-    scale, shift = minimize(loss, np.array([1.0, 0.0])).x
+    scale, shift = fit_logistic(x[:, None], y, np.array([1.0, 0.0]))
     guess = scale * x + shift >= 0
     return float(scale), float(shift), float((guess[y].mean() + (~guess[~y]).mean()) / 2)
 

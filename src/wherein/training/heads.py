@@ -6,6 +6,7 @@ every phrase is known, so heads can also be ranked by how well their maps agree 
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from wherein.errors import InputError
+from wherein.journal import Journal, writing
 from wherein.methods import adapter
 from wherein.methods.heads import selection
 from wherein.methods.heads.config import HeadsConfig
@@ -27,7 +29,6 @@ from wherein.methods.heads.reading import smooth
 from wherein.methods.heads.selection import Head, Ranking
 from wherein.training.heads_boxes import calibrate, jointly
 from wherein.training.pairs import Pairs
-from wherein.training.rows import Rows
 from wherein.vlm.base import FrozenVLM
 
 PLACEHOLDER: tuple[Head, ...] = ((0, 0),)  # of settings whose heads are still to be found
@@ -77,16 +78,17 @@ def find(
 ) -> Found:
     """Measure all heads of `vlm` on `pairs`, choose `top` of them, calibrate "absent" and write the file `out`.
 
-    An interrupted search goes on where it stopped, from a file beside `out`. Raises InputError for unknown choices, and
-    for a model of which no layer counts.
+    An interrupted search goes on where it stopped, from a file beside `out`. Raises InputError for unknown choices, for
+    a model of which no layer counts, and where that file is of other settings or data, or cannot be written.
     """
     check_choices(preset, by)
     if (layers := len(vlm.seams.attentions)) <= selection.FIRST:
         raise InputError(f"{vlm.name} has {layers} layers; heads of the first {selection.FIRST} never count.")
     measured_best = "relative" if vlm.name == "default" else "paper"
     settings = PRESETS[measured_best if preset == "auto" else preset]
-    rows = Rows(
-        out.with_name(f"{out.name}.rows"),
+    begun = out.with_name(f"{out.name}.rows")
+    journal = Journal(
+        begun,
         {
             "model": [vlm.fingerprint, str(vlm.dtype)],
             "data": pairs.about,
@@ -96,9 +98,7 @@ def find(
             "smoothing": [settings.sigma, settings.kernel],
         },
     )
-    if rows.note:
-        Console(stderr=True, soft_wrap=True).print(rows.note, markup=False, highlight=False)
-    measured = measure(vlm, pairs, settings, rows)
+    measured = measure(vlm, pairs, settings, journal)
     drawn = selection.trials(len(measured), trials, samples, seed)
     ranking, deviation = rank(measured, drawn, by)
     if by == "agreement":
@@ -115,18 +115,25 @@ def find(
         **figures,
     }
     adapter.save_file_only(out, Heads.name, vlm, config.to_dict(), facts)
-    rows.finish()
+    with writing(begun):
+        begun.unlink()
     return Found(config, facts, ranking)
 
 
-def measure(vlm: FrozenVLM, pairs: Pairs, settings: HeadsConfig, rows: Rows) -> NDArray[np.float32]:
+def measure(vlm: FrozenVLM, pairs: Pairs, settings: HeadsConfig, journal: Journal) -> NDArray[np.float32]:
     """float32[S, 3, L, H] over all phrases of all images: attention sum, spatial entropy, agreement with the box.
 
     Entropy and agreement are those of the maps as they are read: of the evidence, where reference phrases are given;
-    agreement is that of smoothed maps.
+    agreement is that of smoothed maps. What the journal has of the first images is not measured again.
+    Raises InputError: the journal holds something else, or cannot be written to.
     """
-    method = Heads(vlm, config=settings)
-    todo, console = range(len(rows.done), pairs.images), Console(stderr=True)
+    method, console = Heads(vlm, config=settings), Console(stderr=True)
+    with journal.reading():
+        measured = [_unpacked(row) for row in journal.rows]
+    if measured:
+        note = f"Continuing {journal.path}: {len(measured)} images are measured already."
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
+    todo = range(len(measured), pairs.images)
     for i in track(todo, "measuring heads", console=console, disable=not (todo and console.is_terminal)):
         image = pairs.source(i)
         for phrase, _ in image.objects:
@@ -134,8 +141,19 @@ def measure(vlm: FrozenVLM, pairs: Pairs, settings: HeadsConfig, rows: Rows) -> 
         canvas, maps, seen = method.look(image.image, [phrase for phrase, _ in image.objects], every_head=True)
         truth = np.stack([canvas.inside(box) for _, box in image.objects])[:, None, None]
         figures = attention_sum(maps), spatial_entropy(seen), agreement(_smoothed(seen, settings), truth)
-        rows.add(np.stack(figures, 1).astype(np.float32))
-    return np.concatenate(rows.done)
+        measured.append(np.stack(figures, 1).astype(np.float32))
+        journal.add(_packed(measured[-1]))
+    return np.concatenate(measured)
+
+
+def _packed(figures: NDArray[np.float32]) -> dict[str, Any]:
+    """An image's row of the journal: bit for bit, and a third as long as the numbers in digits."""
+    return {"shape": figures.shape, "figures": b64encode(figures.tobytes()).decode()}
+
+
+def _unpacked(row: dict[str, Any]) -> NDArray[np.float32]:
+    """The figures float32[P, 3, L, H] that were packed; to be called within `Journal.reading`."""
+    return np.frombuffer(b64decode(row["figures"], validate=True), np.float32).reshape(row["shape"])
 
 
 def _smoothed(maps: Maps, settings: HeadsConfig) -> Maps:

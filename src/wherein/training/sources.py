@@ -11,7 +11,8 @@ import numpy as np
 
 from wherein.data import read_coco
 from wherein.errors import InputError
-from wherein.synth import AUGMENTED, Backgrounds, ComposeConfig, ObjectBank, Shards, compose, is_held_out
+from wherein.synth import AUGMENTED, Backgrounds, ComposeConfig, ObjectBank, Scenes, Shards, is_held_out
+from wherein.synth.scene import Preset
 from wherein.synth.shards import SHARD_INDEX
 from wherein.training.store import Labelled, Source
 
@@ -102,11 +103,11 @@ def drawn_from(bank: ObjectBank, grounds: Backgrounds) -> dict[str, str]:
 
 def composed(bank: ObjectBank, grounds: Backgrounds, side: int, seed: int, config: ComposeConfig) -> Source:
     """Composite i, a function of the seed and i only."""
+    scenes = Scenes(bank, grounds, side, seed, Preset(config))
 
     def source(i: int) -> Labelled:
         """Composite `i`: a function of the seed and `i` alone."""
-        rng = np.random.default_rng([seed, i])
-        made = compose(grounds.sample(rng, side), bank, rng, config)
+        made, _ = scenes.begin(i)
         return Labelled(made.image, tuple((thing.name, thing.box) for thing in made.objects))
 
     return source

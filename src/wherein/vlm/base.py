@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -273,10 +274,12 @@ class FrozenVLM(ABC):
         return widths[seam]
 
     def check_phrase(self, phrase: str) -> None:
-        """Raise InputError if the phrase holds a special token of the tokenizer, which would not be read as text."""
+        """Raise InputError if the phrase, as prompts have it, holds a special token of the tokenizer, which would not
+        be read as text."""
+        spoken = " ".join(phrase.split())
         added = {str(token) for token in self.tokenizer.added_tokens_decoder.values()}
         for token in sorted(added | set(self.tokenizer.all_special_tokens)):
-            if token in phrase:
+            if token.strip() and (token in spoken or token in spoken.lower()):
                 raise InputError(f"The phrase {phrase!r} contains {token!r}, a control token of {self.name}.")
 
     def encode(self, text: str) -> list[int]:
@@ -346,8 +349,8 @@ class FrozenVLM(ABC):
         """The texts of `continue_text`, and which of them came to an end."""
         ends = [*self._ends(), *self.encode(stop)]
         written = write_freely(prefix, rows, [self.encode(prompt) for prompt in prompts], most, ends)
-        texts = self.tokenizer.batch_decode([ids for ids, _ in written], skip_special_tokens=True)
-        return [Said(text.strip(), ended) for text, (_, ended) in zip(texts, written, strict=True)]
+        decode = partial(self.tokenizer.decode, skip_special_tokens=True)
+        return [Said(decode(ids).strip(), ended) for ids, ended in written]
 
     @torch.inference_mode()
     def caption(self, images: Sequence[NDArray[np.uint8]], max_tokens: int = 40) -> list[str]:

@@ -65,7 +65,7 @@ def write(
 
     `refusal` is the first token of a text outside the grammar: how likely it is, against an answer, is told.
     """
-    if len(parts := prefix.parts(len(rows))) > 1:
+    if len(parts := prefix.parts(len(rows))) != 1:  # none, where there is no question
         some = ((rows[part], prompts[part]) for part in parts)
         return [answer for each in some for answer in write(tokenizer, prefix, *each, grammar, refusal)]
     constraint = TokenConstraint(tokenizer, grammar)
@@ -132,7 +132,7 @@ def _begin(
     if refusal is not None:
         start = constraint.spell(opening)[:1] or constraint.allowed("")
         for answer, row in zip(answers, logits, strict=True):
-            answer.refusal = float(torch.softmax(row[[refusal, *start]].double(), dim=0)[0])
+            answer.refusal = float(torch.softmax(row[[refusal, *start]].cpu().double(), dim=0)[0])
     if opening:
         logits = continuation.feed([constraint.spell(opening)] * len(answers))
     return answers, logits
@@ -143,7 +143,7 @@ def write_freely(
 ) -> list[tuple[list[int], bool]]:
     """Greedy free continuations of `prompts[b]` about image `rows[b]`: up to `most` token ids, none of `end`, and
     whether one of these came behind them."""
-    if len(parts := prefix.parts(len(rows))) > 1:
+    if len(parts := prefix.parts(len(rows))) != 1:  # none, where there is no question
         return [text for part in parts for text in write_freely(prefix, rows[part], prompts[part], most, end)]
     texts: list[list[int]] = [[] for _ in rows]
     going = [True] * len(rows)
@@ -164,7 +164,7 @@ def write_freely(
 def _choices(answer: Written, logits: Tensor, constraint: TokenConstraint) -> tuple[list[int], NDArray[np.float64]]:
     """The tokens allowed next, and their probabilities float64[K] among each other."""
     allowed = constraint.allowed(answer.text)
-    return allowed, torch.softmax(logits[allowed].double(), dim=0).cpu().numpy()
+    return allowed, torch.softmax(logits[allowed].cpu().double(), dim=0).numpy()
 
 
 def _take(

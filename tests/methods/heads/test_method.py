@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,12 +25,13 @@ PHRASES = ["the dog", "a red mug"]
 HEADS = ((0, 1), (1, 2))
 
 
-def planted(method: Heads, *boxes: tuple[int, int, int, int]) -> None:
-    """Let every head of the method see these boxes of cells, and nothing else."""
+def planted(method: Heads, *boxes: tuple[int, int, int, int], hot: float = 1) -> None:
+    """Let every head of the method see these boxes of cells, the last one `hot` times as hot, and nothing else."""
     grid = method.vlm.grid
     heat = np.full((1, 2, *grid), 0.001, np.float32)
     for x0, y0, x1, y1 in boxes:
         heat[..., y0:y1, x0:x1] = 0.2
+    heat[..., y0:y1, x0:x1] *= hot
     real = method.look
     method.look = lambda image, phrases: (real(image, phrases)[0], heat, heat)  # type: ignore[method-assign,misc,assignment]
 
@@ -55,6 +57,16 @@ def test_every_region_is_an_instance_when_all_are_asked_for(tiny_vlm: Any, image
     assert len(one.boxes) == 1 and len(all_of_them.boxes) == 2
     np.testing.assert_allclose(all_of_them.boxes[0], one.boxes[0])
     assert all_of_them.mask is not None and one.mask is not None and all_of_them.mask.sum() > one.mask.sum()
+
+
+def test_of_all_regions_the_best_comes_first(tiny_vlm: Any, image: NDArray[np.uint8]) -> None:
+    """A large region that is looked at little, and a small one that is looked at hard: alone, the larger is given."""
+    method = Heads(tiny_vlm, config=HeadsConfig(HEADS, sigma=0.0))
+    planted(method, (0, 0, 1, 3), (3, 0, 4, 1), hot=4)
+    (one,), (all_of_them,) = method.ground(image, ["it"]), method.ground(image, ["it"], every=True)
+    np.testing.assert_allclose(one.boxes, [[0, 0, 17.5, 90]])
+    np.testing.assert_allclose(all_of_them.boxes, [[52.5, 0, 70, 30], [0, 0, 17.5, 90]])
+    assert all_of_them.scores[0] > all_of_them.scores[1] == one.scores[0]
 
 
 def test_a_calibrated_absence_is_told_unless_a_box_is_wanted(tiny_vlm: Any, image: NDArray[np.uint8]) -> None:
@@ -140,7 +152,13 @@ def test_a_file_for_another_model_or_method_is_refused(tiny_vlm: Any, save_heads
         ({"heads": [[0, 1]], "references": "thing"}, "references is no list"),
         ({"heads": [[0, 1]], "references": [3]}, "list of texts"),
         ({"heads": [[0, 1]], "absent": [1.0, 2.0]}, "5 weights and a constant"),
-        ({"heads": [[0, 1]], "absent": ["a"] * 6}, "damaged"),
+        ({"heads": [[0, 1]], "absent": ["a"] * 6}, "5 weights and a constant, all finite"),
+        ({"heads": [[0, 1]], "absent": [math.nan] * 6}, "all finite"),
+        ({"heads": [[0, 1.5]]}, "in whole numbers"),
+        ({"heads": [[0, math.inf]]}, "in whole numbers"),
+        ({"heads": [[0, 1]], "zoom": True}, "whole number"),
+        ({"heads": [[0, 1]], "sigma": math.inf}, "sigma a finite number"),
+        ({"heads": [[0, 1]], "together": "no"}, "true or false"),
         ({"heads": [[0, 1]], "threshold": True}, "no threshold True"),
         ({"heads": [[0, 1]], "steps": 1, "together": True}, "not together"),
         ({"heads": [[0, 1]], "colour": 3}, "colour"),

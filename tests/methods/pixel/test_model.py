@@ -220,6 +220,11 @@ def test_sam_as_it_is_at_its_own_size(tiny: ModuleType) -> None:
         ({"extractor_dim": 20}, "extractor_dim is 20.*multiple of 16"),
         ({"extractor_dim": 24}, "extractor_dim is 24.*multiple of 16"),  # its half is not shared out among the heads
         ({"tokens": 0}, "tokens is a whole number from 1 up, not 0"),
+        ({"tokens": True}, "tokens is a whole number from 1 up, not True"),
+        ({"lora_scale": float("nan")}, "lora_scale is a finite number, not nan"),
+        ({"lora_scale": "2"}, "lora_scale is a finite number, not '2'"),
+        ({"lora_targets": 3}, "lora_targets are a list of names of layers, not 3"),
+        ({"lora_targets": [1]}, "lora_targets are a list of names"),
         ({"tokens": 2.5}, "not 2.5"),
         ({"extractor_depth": 0}, "extractor_depth is a whole number from 1"),
         ({"point_dim": 0}, "point_dim"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from wherein.errors import AdapterError
 from wherein.methods.heads.selection import Head
+from wherein.methods.settings import finite, whole
 
 SCALES, RULES = ("none", "sum", "range"), ("mean", "otsu")
 FIGURES = 5  # of `doubt`
@@ -44,7 +45,10 @@ class HeadsConfig:
     def __post_init__(self) -> None:
         for right, sentence in (
             (self.heads, "An adapter for heads names no head."),
-            (all(min(head) >= 0 for head in self.heads), f"Layers and heads count from 0; got {list(self.heads)}."),
+            (
+                all(whole(number, 0) for head in self.heads for number in head),
+                f"Layers and heads count from 0, in whole numbers; got {list(self.heads)}.",
+            ),
             (
                 _prompts(self.prompt),
                 f"The prompt {self.prompt!r} needs one place for the phrase: {{phrase}} or {{noun}}.",
@@ -52,18 +56,27 @@ class HeadsConfig:
             (self.scale in SCALES, f"There is no scale {self.scale!r}: choose {', '.join(SCALES)}."),
             (_rule(self.threshold), f"There is no threshold {self.threshold!r}: choose {', '.join(RULES)} or 0 to 1."),
             (
-                all(type(value) is int and value >= 0 for value in (self.zoom - 1, self.steps, self.kernel - 1))
+                whole(self.zoom, 1)
+                and whole(self.steps, 0)
+                and whole(self.kernel, 1)
                 and self.kernel % 2 == 1
+                and finite(self.sigma)
                 and self.sigma >= 0,
-                "zoom is a whole number of at least 1, steps one of at least 0, the kernel odd, and sigma at least 0.",
+                "zoom is a whole number from 1, steps one from 0, the kernel odd, and sigma a finite number from 0.",
             ),
             (
                 not (self.steps and self.together),
                 "Words of an answer can be read for one phrase a sentence: not together.",
             ),
             (all(type(text) is str for text in self.references), "The references of heads are a list of texts."),
-            (type(self.mirrored) is bool, f"mirrored is true or false; got {self.mirrored!r}."),
-            (len(self.absent) in (0, FIGURES + 1), f"absent holds {FIGURES} weights and a constant, or nothing."),
+            (
+                type(self.mirrored) is type(self.together) is bool,
+                f"mirrored and together are true or false; got {self.mirrored!r} and {self.together!r}.",
+            ),
+            (
+                len(self.absent) in (0, FIGURES + 1) and all(map(finite, self.absent)),
+                f"absent holds {FIGURES} weights and a constant, all finite, or nothing.",
+            ),
         ):
             if not right:
                 raise AdapterError(sentence)
@@ -79,13 +92,11 @@ class HeadsConfig:
         if unknown or "heads" not in values:
             raise AdapterError(f"The settings of heads are damaged: {sorted(unknown) or 'no heads'}.")
         try:
-            pairs = [(int(layer), int(head)) for layer, head in values["heads"]]
-            settings = {**values, "heads": tuple(pairs)}
+            settings = {**values, "heads": tuple((layer, head) for layer, head in values["heads"])}
             for name in ("references", "absent"):
                 if not isinstance(settings.get(name, []), list | tuple):
                     raise TypeError(f"{name} is no list")
                 settings[name] = tuple(settings.get(name, ()))
-            settings["absent"] = tuple(float(value) for value in settings["absent"])
             return cls(**settings)
         except (TypeError, ValueError) as error:
             raise AdapterError(f"The settings of heads are damaged: {error}") from error

@@ -33,7 +33,8 @@ PUBLISHED = "published.json"
 
 @register
 class Heads(Method):
-    """Localisation heads bound to a VLM. One box a phrase, the largest region's; with `every`, one for each region.
+    """Localisation heads bound to a VLM. One box a phrase, the largest region's; with `every`, one for each region, the
+    one with the largest share first.
 
     score_kind "attention_share": the share of the heads' combined map that lies in the region.
     """
@@ -54,6 +55,8 @@ class Heads(Method):
         self, image: NDArray[np.uint8], phrases: Sequence[str], absent: bool = True, every: bool = False
     ) -> list[Grounding]:
         """The region that the heads look at for each phrase; all phrases share one run of the encoder and the image."""
+        if not phrases:
+            return []
         canvas, maps, seen = self.look(image, phrases)
         each = zip(phrases, maps, seen, strict=True)
         return [self.answer(phrase, canvas, own, heat, absent, every) for phrase, own, heat in each]
@@ -100,7 +103,8 @@ class Heads(Method):
         missing = self.absent_probability(maps, seen)
         gone = absent and missing is not None and missing >= 0.5
         shown = canvas.shown(heat.shape)
-        found = [] if gone else instances(heat, self.config.threshold, shown)[: None if every else 1]
+        found = [] if gone else instances(heat, self.config.threshold, shown)
+        found = sorted(found, key=lambda region: -region.share) if every else found[:1]
         boxes = canvas.to_image(np.array([region.box for region in found]).reshape(-1, 4), heat.shape)
         mask = np.any([region.cells for region in found], axis=0) if found else np.zeros(heat.shape, bool)
         return Grounding(

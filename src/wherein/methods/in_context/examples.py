@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wherein.synth import PAPER, Backgrounds, ObjectBank, compose, is_held_out
+from wherein.synth import Backgrounds, ObjectBank, Scenes, is_held_out
+from wherein.synth.scene import PRESETS
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +26,10 @@ def composites(count: int, side: int, seed: int) -> Sequence[Example]:
 
     No category of COCO or VOC is among them; equal arguments give equal examples.
     """
-    bank, grounds = ObjectBank.load().without(is_held_out), Backgrounds.load()
+    scenes = Scenes(ObjectBank.load().without(is_held_out), Backgrounds.load(), side, seed, PRESETS["paper"])
     made = []
     for i in range(count):
-        rng = np.random.default_rng([seed, i])
-        composite = compose(grounds.sample(rng, side), bank, rng, PAPER)
+        composite, rng = scenes.begin(i)
         thing = composite.objects[rng.integers(len(composite.objects))]
         made.append(Example(composite.image, thing.name, thing.box))
     return made

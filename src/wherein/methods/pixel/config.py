@@ -8,6 +8,7 @@ from transformers import AutoConfig, PretrainedConfig, SamConfig
 
 from wherein.errors import InputError
 from wherein.methods.pixel.two_way import HEADS
+from wherein.methods.settings import finite, whole
 
 FITS = ("pad", "squash")
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -98,7 +99,7 @@ class PixelLMConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         self.vision_mean, self.vision_std = list(vision_mean), list(vision_std)
         self.tokens, self.extractor_depth, self.extractor_dim = tokens, extractor_depth, extractor_dim
         self.extractor_out, self.point_dim, self.adapter_depth = extractor_out, point_dim, adapter_depth
-        self.lora_rank, self.lora_scale, self.lora_targets = lora_rank, lora_scale, list(lora_targets)
+        self.lora_rank, self.lora_scale, self.lora_targets = lora_rank, lora_scale, _names(lora_targets)
         self.points_per_token, self.proposal_dim, self.carries = points_per_token, proposal_dim, carries
         text = self.text_config
         self.begin_token_id = _first(begin_token_id, _of(text, "decoder_start_token_id"), _of(text, "bos_token_id"))
@@ -160,8 +161,10 @@ class PixelLMConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     def _check_sizes(self) -> None:
         for name, least in LEAST.items():
             size = getattr(self, name)
-            if not isinstance(size, int) or size < least:
+            if not whole(size, least):
                 raise InputError(f"A pixel-aligned model's {name} is a whole number from {least} up, not {size!r}.")
+        if not finite(self.lora_scale):
+            raise InputError(f"A pixel-aligned model's lora_scale is a finite number, not {self.lora_scale!r}.")
         widths = {"extractor_dim": self.extractor_dim}
         if self.sam_encodes:
             widths["prompt hidden_size of SAM"] = self.prompt_dim
@@ -226,6 +229,12 @@ def _part(config: Any) -> Any:
         return config
     settings = dict(config)
     return AutoConfig.for_model(settings.pop("model_type"), **settings)
+
+
+def _names(layers: Any) -> list[str]:
+    if not isinstance(layers, list | tuple) or not all(isinstance(name, str) for name in layers):
+        raise InputError(f"A pixel-aligned model's lora_targets are a list of names of layers, not {layers!r}.")
+    return list(layers)
 
 
 def _of(config: Any, name: str) -> Any:

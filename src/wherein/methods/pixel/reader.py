@@ -119,8 +119,8 @@ class PixelReader:
         Raises InputError for a model that proposes none.
         """
         logits, said = self.model.propose(seen.features)
-        scores = logits[0].double().sigmoid().cpu().numpy()
-        boxes = seen.frame.to_image(said[0].double().cpu().numpy())
+        scores = logits[0].cpu().double().sigmoid().numpy()
+        boxes = seen.frame.to_image(said[0].cpu().double().numpy())
         some = (scores >= least) & (geometry.area(boxes) > 0)
         kept = np.flatnonzero(some)[distinct(boxes[some], scores[some], most)]
         return boxes[kept], scores[kept]
@@ -152,7 +152,7 @@ class PixelReader:
         if masks:
             low, _ = self.model.draw(seen.features, rows, found, visual, states, labels)
             drawn = [full_size(mask, seen.frame) for mask in low]
-        image = seen.frame.to_image(found.double().cpu().numpy())
+        image = seen.frame.to_image(found.cpu().double().numpy())
         holds = geometry.area(image) > 0
         return [
             Grounding(
@@ -184,7 +184,7 @@ class PixelReader:
     def _placed(self, written: Written, seen: Seen, size: Tensor) -> Caption:
         """A caption with a place for each word: that behind its last token, when it has been read to its end."""
         text, found = words(self.tokenizer, written.tokens)
-        said = self.model.point_head(written.states[None], size)[0].double().cpu().numpy()
+        said = self.model.point_head(written.states[None], size)[0].cpu().double().numpy()
         boxes = seen.frame.to_image(np.concatenate([said.min(1), said.max(1)], axis=1).reshape(-1, 4))
         middle = seen.frame.to_image(np.tile(said.mean(1).reshape(-1, 2), 2))[:, :2]
         corners = self.model.config.points_per_token == 2
@@ -263,4 +263,4 @@ def _probability(logits: Tensor, labels: Tensor, end: int) -> NDArray[np.float64
     counted = (labels != IGNORED) & (labels != end)
     each = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     mean = (each * counted).sum(1) / counted.sum(1)
-    return np.asarray(mean.exp().double().cpu().numpy())
+    return np.asarray(mean.exp().cpu().double().numpy())
