@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,9 @@ def serve(address: str) -> None:
                 listener.close()
                 _answer(asker)
             asker.close()
-            while os.waitpid(-1, os.WNOHANG)[0]:  # those that are done
-                pass
+            with suppress(ChildProcessError):  # none is left
+                while os.waitpid(-1, os.WNOHANG)[0]:  # those that are done
+                    pass
 
 
 def _answer(asker: socket.socket) -> None:

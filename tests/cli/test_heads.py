@@ -178,3 +178,14 @@ def test_an_image_of_one_pixel_gets_an_answer(tmp_path: Path) -> None:
     assert grounding["absent"] != bool(grounding["boxes"])
     for x0, y0, x1, y1 in grounding["boxes"]:
         assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
+
+
+def test_a_search_does_not_take_the_place_of_its_data(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text(json.dumps([{"file_name": "cat.png", "phrase": "the cat", "bbox": [10, 5, 300, 250]}]))
+    before = pairs.read_bytes()
+    found = CliRunner().invoke(
+        app, ["heads", "find", "--pairs", str(pairs), "--images", str(tmp_path), "--out", str(pairs)]
+    )
+    assert isinstance(found.exception, InputError) and "take the place of the data" in str(found.exception)
+    assert pairs.read_bytes() == before

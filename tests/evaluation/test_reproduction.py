@@ -248,6 +248,15 @@ def test_files(coco: Chosen, tmp_path: Path) -> None:
         assert picture.width > 300
 
 
+def test_published_figures_of_these_images_stand_without_a_word(coco: Chosen, tmp_path: Path) -> None:
+    complete = replace(coco, expected=len(coco.samples))
+    found = call(table({"right": [Answers(0)]}, {"right": {"coco": {"miou": 0.25}}}), complete, tmp_path / "out")
+    assert found["as_published"] and "other images" not in page.to_markdown(results(found))
+    split = replace(coco, dataset=replace(coco.dataset, format="refcoco", name="refcoco (unc)", split="testA"))
+    assert split.as_published and not replace(split, limited=True).as_published
+    assert not replace(split, dataset=replace(split.dataset, name="refcoco (google)")).as_published
+
+
 def cells(text: str) -> dict[str, dict[str, str]]:
     """The cells of the only table in a Markdown text, by row and column."""
     header, _, *rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]

@@ -436,6 +436,7 @@ def test_where_tokens_are_is_known_without_the_encoder(vlm: HFVLM) -> None:
         raise AssertionError("a block of the encoder ran")
 
     inside = [module for block in vlm.encoder_blocks.children() for module in block.modules() if module is not block]
+    assert inside
     hooks = [module.register_forward_hook(ran) for module in inside]
     try:
         assert len(vlm.image_tokens(vlm.frame_of(91, 67)).positions)

@@ -10,6 +10,7 @@ import typer
 
 from wherein.cli.eval import Split
 from wherein.cli.model import Bits, Device, Dtype, Model, Size
+from wherein.cli.results import spare
 from wherein.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def find(
     if out.suffix != ".json":
         raise InputError(f"{out} does not end in .json, which the file is: such as {out.with_suffix('.json')}.")
     pictures.check_folder(out.parent)
-    real = None if pairs is None or images is None else _real(pairs, images, split, pool, seed)
+    real = None if pairs is None or images is None else _real(pairs, images, split, pool, seed, out)
     vlm: FrozenVLM = load_vlm(model, device, dtype, bits, size)
     source = real or composites(vlm, pool, seed)
     found = search(vlm, source, out, preset=preset, by=by, samples=samples, trials=trials, top=top, seed=seed)
@@ -87,9 +88,11 @@ def find(
     typer.echo(f"{out}: {chosen}; tau {found.facts['tau']:.3f}, rank correlation {told}; plot: {plot}")
 
 
-def _real(pairs: Path, images: Path, split: str | None, pool: int, seed: int) -> Pairs:
-    """The phrases of a data set of any format."""
+def _real(pairs: Path, images: Path, split: str | None, pool: int, seed: int, out: Path) -> Pairs:
+    """The phrases of a data set of any format. Raises InputError if `out` would take the place of one of its files."""
     from wherein.data import open_dataset
     from wherein.training.pairs import labelled
 
-    return labelled(list(open_dataset(pairs, images, split=split).samples()), pairs.name, pool, seed)
+    dataset = open_dataset(pairs, images, split=split)
+    spare([out], dataset.files)
+    return labelled(list(dataset.samples()), pairs.name, pool, seed)

@@ -176,7 +176,7 @@ class Choice:
             name = protocol_for(dataset, self.protocol)
             samples = select(name, dataset, limit=self.limit, complain=complain)
             expected = expected_images(dataset, name, len(samples)) if self.limit is None else None
-            yield Chosen(dataset, name, samples, expected)
+            yield Chosen(dataset, name, samples, expected, self.limit is not None)
 
 
 class Work:

@@ -42,7 +42,7 @@ def spare(written: Iterable[Path | None], read: Iterable[Path]) -> None:
     given = {os.path.realpath(path) for path in read}
     for path in written:
         if path is not None and os.path.realpath(path) in given:
-            raise InputError(f"The results in {path} would take the place of the data: give --json another file.")
+            raise InputError(f"The results in {path} would take the place of the data: write them to another file.")
 
 
 def show(table: Table, stderr: bool = False) -> None:

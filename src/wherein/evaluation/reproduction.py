@@ -30,12 +30,14 @@ Track = Callable[[Any, str, int], Any]
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The images of a data set that a protocol asks about; `expected`: how many of them PIN's paper has, if it says."""
+    """The images of a data set that a protocol asks about; `expected`: how many of them PIN's paper has, if it says;
+    `limited`: only the first of them are taken."""
 
     dataset: Dataset
     protocol: str
     samples: Sequence[Sample]
     expected: int | None = None
+    limited: bool = False
 
     @property
     def key(self) -> str:
@@ -57,7 +59,7 @@ class Chosen:
     @property
     def as_published(self) -> bool:
         """Whether a paper's figures are of these very images: of a split that it names, or as many as PIN's has."""
-        return self.dataset.format in ("refcoco", "reasonseg") or self.expected == len(self.samples)
+        return (" " in self.key and not self.limited) or self.expected == len(self.samples)
 
 
 def _referring(called: str, split: str) -> str:
