@@ -1,13 +1,15 @@
 """Commands as a user types them, forked from a process that has imported torch and transformers.
 
-Importing them takes longer than most commands do. Each command is a process of its own, with the streams, the folder
-and the variables of its caller; it imports wherein anew and ends as any other does. Run as a program, this file is the
-process that forks, or asks it.
+Importing them takes longer than most commands do, and so does taking them apart at the end. Each command is a process
+of its own, with the streams, the folder and the variables of its caller; it imports wherein anew, and ends without
+freeing what is imported (how `wherein` ends is tested in processes that begin from nothing, tests/cli/test_main.py).
+Run as a program, this file is the process that forks, or asks it.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import select
@@ -16,6 +18,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import traceback
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -78,6 +82,7 @@ def serve(address: str) -> None:
     import scipy.ndimage  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401 - and torch
 
+    gc.freeze()  # a child that looks through it for garbage would copy it
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
@@ -101,7 +106,6 @@ def _answer(asker: socket.socket) -> None:
     if process == 0:
         asker.close()
         _become(streams, **about)
-        sys.exit()
     for stream in streams:
         os.close(stream)  # a reader waits until nobody can write any more
     asker.sendall(str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) % 256).encode())
@@ -109,7 +113,7 @@ def _answer(asker: socket.socket) -> None:
 
 
 def _become(streams: list[int], code: str, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
-    """Run a program in what its asker has around it. Ends as it ends: by returning, or by what it raises."""
+    """Run a program in what its asker has around it, and end with its status."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -120,7 +124,21 @@ def _become(streams: list[int], code: str, arguments: list[str], folder: str, en
     os.environ.update(environment)
     sys.argv = ["-c", *arguments]
     names: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(code, "<string>", "exec"), names)
+    status = 1
+    try:
+        exec(compile(code, "<string>", "exec"), names)
+        status = 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # as Python does with what nobody catches
+        traceback.print_exc()
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined] - waits for the threads that are left
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(status)
 
 
 if __name__ == "__main__":

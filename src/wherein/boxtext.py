@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -256,10 +257,11 @@ class TokenConstraint:
         """The longest continuation of the answer `text` that is the only possible one; empty when there is a choice."""
         known = text
         while not self.grammar.full(known):
-            possible = [character for character in self.grammar.alphabet if self.grammar.prefix(known + character)]
-            if len(possible) != 1:
+            possible = (character for character in self.grammar.alphabet if self.grammar.prefix(known + character))
+            only = list(islice(possible, 2))
+            if len(only) != 1:
                 break
-            known += possible[0]
+            known += only[0]
         return known[len(text) :]
 
     def _search(self, text: str) -> tuple[int, ...]:

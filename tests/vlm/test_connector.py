@@ -114,5 +114,5 @@ def test_every_parameter_can_learn(connector: Connector) -> None:
 
 def test_a_name_is_the_mean_of_its_tokens() -> None:
     table = torch.randn(26, 3)
-    got = embed(["ab", "c"], lambda text: [ord(letter) - ord("a") for letter in text[1:]], table)
+    got = embed([[0, 1], [2]], table)
     torch.testing.assert_close(got, torch.stack([(table[0] + table[1]) / 2, table[2]]))

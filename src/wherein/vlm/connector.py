@@ -13,7 +13,8 @@ method inserts into the features. It is apart from the words, so that what goes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +114,8 @@ def likely(evidence: Tensor, share: float) -> Tensor:
     return (heard.mean(1) / DOUBT).log_softmax(-1)
 
 
-def embed(texts: Sequence[str], encode: Callable[[str], Sequence[int]], table: Tensor) -> Tensor:
-    """Word embeddings float32[len(texts), D_t]: the mean over a name's tokens in `table` float[*, D_t]."""
-    return torch.stack([table[list(encode(f" {text}"))].float().mean(0) for text in texts])
+def embed(words: Sequence[Sequence[int]], table: Tensor) -> Tensor:
+    """Word embeddings float32[len(words), D_t] on the CPU: the means over their tokens in `table` float[*, D_t]."""
+    tokens = table[[token for word in words for token in word]].float().cpu()
+    starts = torch.tensor([0, *accumulate(map(len, words[:-1]))])
+    return nn.functional.embedding_bag(torch.arange(len(tokens)), tokens, starts, mode="mean")

@@ -159,7 +159,8 @@ class DefaultVLM(FrozenVLM):
 
     def words(self, texts: Sequence[str]) -> Tensor:
         """Each text as one vector float32[len(texts), D_t]: the mean of its tokens' embeddings."""
-        return embed(texts, self.encode, self.language_model.get_input_embeddings().weight.detach()).cpu()
+        tokens = self.tokenizer([f" {text}" for text in texts], add_special_tokens=False).input_ids
+        return embed(tokens, self.language_model.get_input_embeddings().weight.detach())
 
     def entries(self, name: str) -> list[int]:
         """Indices of the connector's words that a name stands for: the classes of that name or kind, and itself."""

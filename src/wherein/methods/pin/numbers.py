@@ -18,7 +18,7 @@ def number_codes(vlm: FrozenVLM) -> tuple[Tensor, Tensor]:
     """
     table: Tensor = vlm.language_model.get_input_embeddings().weight.detach()
     digits = table[[vlm.encode(f"[{digit}")[-1] for digit in range(10)]].float()
-    return _code(digits.cpu()), _code(embed(WORDS, vlm.encode, table).cpu())
+    return _code(digits.cpu()), _code(embed([vlm.encode(f" {word}") for word in WORDS], table))
 
 
 def _code(embeddings: Tensor) -> Tensor:
