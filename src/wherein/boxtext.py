@@ -1,7 +1,7 @@
 """Boxes as text: codecs that write and read them, such as `[x0, y0, x1, y1]`, and the grammars of what they write."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -19,8 +19,8 @@ RANGES = ("from", " and", " to", " and", ".")
 _SPACES = "\u0120\u2581"  # how byte-level and sentencepiece vocabularies write a space
 
 
-class Grammar(Protocol):
-    """What a constrained answer may look like."""
+class Grammar(Hashable, Protocol):
+    """What a constrained answer may look like; it stays as it is, since what may follow a text is remembered."""
 
     @property
     def alphabet(self) -> frozenset[str]:
@@ -231,11 +231,12 @@ class TokenConstraint:
         missing = grammar.alphabet.difference(self._pieces.values())
         if missing:
             raise InputError(f"the tokenizer has no token of its own for {sorted(missing)}; use another box format")
-        self._memory = lru_cache(maxsize=4096)(self._search)
+        self._allowed = lru_cache(maxsize=1024)(self._fitting)
+        self._forced = lru_cache(maxsize=1024)(self._only)
 
     def allowed(self, text: str) -> list[int]:
         """Ids of the tokens that may follow the answer `text`: never none while it is a prefix and not full."""
-        return list(self._memory(text))
+        return list(self._allowed(text))
 
     def piece(self, token: int) -> str:
         """What an allowed token adds to the answer."""
@@ -255,6 +256,12 @@ class TokenConstraint:
 
     def forced(self, text: str) -> str:
         """The longest continuation of the answer `text` that is the only possible one; empty when there is a choice."""
+        return self._forced(text)
+
+    def _fitting(self, text: str) -> tuple[int, ...]:
+        return tuple(token for token, piece in self._pieces.items() if self.grammar.prefix(text + piece))
+
+    def _only(self, text: str) -> str:
         known = text
         while not self.grammar.full(known):
             possible = (character for character in self.grammar.alphabet if self.grammar.prefix(known + character))
@@ -263,9 +270,6 @@ class TokenConstraint:
                 break
             known += only[0]
         return known[len(text) :]
-
-    def _search(self, text: str) -> tuple[int, ...]:
-        return tuple(token for token, piece in self._pieces.items() if self.grammar.prefix(text + piece))
 
 
 @lru_cache(maxsize=8)  # reading a vocabulary takes a moment, and each size of picture has a grammar of its own

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from wherein.boxtext import Grammar, TokenConstraint
 from wherein.vlm.prefix import Continuation, Prefix
+
+_constraint = lru_cache(maxsize=8)(TokenConstraint)  # what may follow a text is found once, not for every answer
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def write(
     if len(parts := prefix.parts(len(rows))) != 1:  # none, where there is no question
         some = ((rows[part], prompts[part]) for part in parts)
         return [answer for each in some for answer in write(tokenizer, prefix, *each, grammar, refusal)]
-    constraint = TokenConstraint(tokenizer, grammar)
+    constraint = _constraint(tokenizer, grammar)
     continuation = Continuation(prefix, rows)
     answers, logits = _begin(continuation, prompts, constraint, refusal)
     while any(not grammar.full(answer.text) for answer in answers):
@@ -92,7 +95,7 @@ def search(
     beams: int,
 ) -> Written:
     """The likeliest answer to `prompt` about image `row` that a beam search finds (no length penalty); see `write`."""
-    constraint = TokenConstraint(tokenizer, grammar)
+    constraint = _constraint(tokenizer, grammar)
     continuation = Continuation(prefix, [row])
     (first,), logits = _begin(continuation, [prompt], constraint, refusal)
     alive, done = [(0.0, first)], list[tuple[float, Written]]()
