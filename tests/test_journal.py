@@ -95,6 +95,16 @@ def test_a_full_disk_is_one_sentence_and_no_row_is_lost(tmp_path: Path) -> None:
     assert Journal(path, SETTINGS).rows == [{"text": "short"}, {"text": "after"}]
 
 
+def test_two_jobs_do_not_mix_their_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    first, second = Journal(path, SETTINGS), Journal(path, SETTINGS)
+    first.add({"of": 1})
+    with pytest.raises(InputError, match="Another process writes to"):
+        second.add({"of": 2})
+    first.add({"of": 1})
+    assert Journal(path, SETTINGS).rows == [{"of": 1}] * 2
+
+
 def test_without_a_path_nothing_is_written() -> None:
     journal = Journal(None, SETTINGS)
     journal.add({})

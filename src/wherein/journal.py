@@ -27,6 +27,7 @@ class Journal:
         stays as it is."""
         self.path = path
         self.rows: list[dict[str, Any]] = []
+        self._end = 0  # of the file, as this journal left it
         if path is None:
             return
         wanted = json.loads(json.dumps(dict(settings)))
@@ -38,16 +39,26 @@ class Journal:
                 raise self._damaged(1)
             header, *self.rows = [self._parse(line, number) for number, line in enumerate(lines, 1)] or [wanted]
             self._check(header, wanted)
+            self._end = len(content) - len(begun)
             with path.open("ab") as file:
-                file.truncate(len(content) - len(begun))
+                file.truncate(self._end)
         if not lines:
             self.add(wanted)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Write a row down; once this returns, a killed process does not lose it. Raises InputError: it cannot."""
-        if self.path is not None:
-            with writing(self.path), self.path.open("ab") as file:
-                file.write(line_of(row))
+        """Write a row down; once this returns, a killed process does not lose it.
+
+        Raises InputError: it cannot be written, or the file is not as this journal left it: two jobs that write to one
+        would mix their rows.
+        """
+        if self.path is None:
+            return
+        line = line_of(row)
+        with writing(self.path), self.path.open("ab") as file:
+            if file.tell() != self._end:
+                raise InputError(f"Another process writes to {self.path}, too: let one of the two write elsewhere.")
+            file.write(line)
+        self._end += len(line)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -406,8 +406,23 @@ def test_other_settings_start_afresh_and_keep_the_old_records(dataset: Path, tmp
     old = path.read_bytes()
     journal = Journal(path, {**SETTINGS, "data": "d2"})
     assert journal.note and "other settings" in journal.note and not journal.done
-    finish(pin(dataset), [FakeMethod("whole", whole)], journal)
-    assert (tmp_path / "out.records.jsonl.old").read_bytes() == old
+    interrupt_again = FakeMethod("whole", lambda image, phrase: 1 / 0)  # type: ignore[return-value]
+    with pytest.raises(ZeroDivisionError):
+        finish(pin(dataset), [interrupt_again], journal)
+    back = Journal(path, SETTINGS)
+    assert back.note and "other settings" in back.note and "1 answers are there" in back.note
+    assert path.read_bytes() == old and len(back.done) == 1
+    assert Journal(path, {**SETTINGS, "data": "d2"}).done == {} and Journal(path, SETTINGS).done == back.done
+
+
+def test_of_two_runs_that_write_to_one_file_the_second_to_write_is_told(dataset: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.records.jsonl"
+    first, second = Journal(path, SETTINGS), Journal(path, {**SETTINGS, "data": "d2"})
+    finish(pin(dataset), [FakeMethod("whole", whole)], second)
+    with pytest.raises(InputError, match="Another process writes to"):
+        finish(pin(dataset), [FakeMethod("whole", whole)], first)
+    third = Journal(path, {**SETTINGS, "data": "d2"}, keep=True)
+    assert len(third.done) == 2
 
 
 def test_a_finished_run_is_run_again(dataset: Path, tmp_path: Path) -> None:
@@ -432,7 +447,7 @@ def test_a_file_of_something_else_is_not_lost(tmp_path: Path) -> None:
     path.write_bytes(b"\x00\xffmine")
     with Journal(path, SETTINGS):
         pass
-    assert (tmp_path / "out.records.jsonl.old").read_bytes() == b"\x00\xffmine"
+    assert [file.read_bytes() for file in tmp_path.glob("out.records.jsonl.*")] == [b"\x00\xffmine"]
 
 
 def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path) -> None:

