@@ -36,6 +36,7 @@ from words import fit_words
 
 from wherein.errors import InputError, WhereinError
 from wherein.synth.backgrounds import Backgrounds
+from wherein.synth.negatives import is_absent
 from wherein.synth.objects import ObjectBank
 from wherein.training.sources import drawn_from
 from wherein.vlm import device_for
@@ -82,7 +83,7 @@ class Questions:
         rows.append(captions.presence(vlm.encode, here[rng.integers(len(here))], True))
         rows.append(captions.refusal(vlm.encode, vlm.locate_prompt, here[rng.integers(len(here))]))
         absent = self.names[rng.integers(len(self.names))]
-        if absent not in here:
+        if is_absent(absent, here):
             rows.append(captions.presence(vlm.encode, absent, False))
         return rows
 

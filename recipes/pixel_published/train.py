@@ -11,6 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,12 @@ def all_of(given: Given, complain: Complain) -> dict[str, list[Lessons]]:
         folder, split = None if images == "-" else Path(images), row[3] if len(row) == 4 else None
         found[kind].append(lessons_of(kind, Path(labels), folder, split, complain))
     return found
+
+
+def content(annotations: Path) -> str:
+    """What changes when annotations do, a file or the files in a folder: of other data, a stage does not go on."""
+    every = [annotations] if annotations.is_file() else sorted(file for file in annotations.iterdir() if file.is_file())
+    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in every)).hexdigest()[:16]
 
 
 def begun(start: str | None, parts: Sequence[str], settings: dict[str, Any], device: str) -> tuple[PixelReader, Any]:
@@ -177,14 +184,16 @@ def main() -> None:
     processes, stage = Processes(), STAGES[given.stage]
     batch = given.batch or max(1, stage.batch // processes.count)
     stage = replace(stage, rate=stage.rate if given.rate is None else given.rate)
-    complain: Complain = Complaints(tell) if given.skip_bad else refuse
+    complaints = Complaints(tell)
+    complain: Complain = complaints if given.skip_bad else refuse
     lessons, held_out = all_of(given.data, complain), all_of(given.held_out, complain)
+    complaints.tell_the_rest()
     torch.manual_seed(given.seed)
     reader, vlm = begun(given.start, given.parts or (), settings, given.device)
     reader.model.train_stage(stage.trains)
     task = PhotographTask(reader, lessons, held_out, stage.data, batch, given.seed, tell)
     schedule = schedule_of(stage, given.steps or stage.steps, given.seed)
-    data = [[row[0], Path(row[1]).name, *row[3:]] for row in given.data]
+    data = [[row[0], Path(row[1]).name, content(Path(row[1])), *row[3:]] for row in given.data]
     about = {"stage": given.stage, "batch": batch, "start": given.start, "parts": given.parts, "data": data}
     about |= {name: getattr(reader.model.config, name) for name in SAID}
     figures = fit(task, schedule, given.out, resume=True, about=about, pace=stage.pace(reader.model))

@@ -19,11 +19,12 @@ CONFIG = replace(AUGMENTED, pairs=0.3)  # two things of one name: then the phras
 
 class Stores(NamedTuple):
     """train: to learn from · held_out: of COCO's and VOC's categories, never trained on · known: fresh ones of those
-    that are · licences: of the cut-outs trained on."""
+    that are · drawn_from: which cut-outs and backgrounds · licences: of the cut-outs trained on."""
 
     train: FeatureStore
     held_out: FeatureStore
     known: FeatureStore
+    drawn_from: dict[str, str]
     licences: str
 
     def build(self) -> Stores:
@@ -52,5 +53,6 @@ def stores(vlm: FrozenVLM, cache: Path, count: int, objects: Path | None, backgr
         store("train", trained, count, SEED),
         store("held out", held_out, HELD_OUT, SEED + 1_000_003),
         store("known", trained, HELD_OUT, SEED + 2_000_003),
+        pictures,
         trained.licences,
     )

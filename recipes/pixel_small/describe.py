@@ -39,11 +39,12 @@ def described(method: Pixel, samples: Iterable[Sample]) -> tuple[list[str], list
     """Captions of all labelled boxes, the phrases of each, and for each image its dense captions beside its labels."""
     said, true, dense = list[str](), list[list[str]](), list[Described]()
     for sample in samples:
-        if not sample.objects:
+        things = [thing for thing in sample.objects if thing.has_area]
+        if not things:
             continue
-        seen = method.see(images.load(sample.path))
+        seen = method.see(sample.boxed())
         phrases: dict[tuple[float, ...], list[str]] = {}
-        for thing in sample.objects:
+        for thing in things:
             phrases.setdefault(tuple(thing.box.tolist()), []).append(thing.phrase)
         said += [caption.text for caption in method.reader.captions_of(seen, list(phrases))]
         true += phrases.values()
@@ -53,8 +54,8 @@ def described(method: Pixel, samples: Iterable[Sample]) -> tuple[list[str], list
                 np.array([region.place for region in found]).reshape(-1, 4),
                 [region.caption.text for region in found],
                 np.array([region.score for region in found]),
-                np.stack([thing.box for thing in sample.objects]),
-                [thing.phrase for thing in sample.objects],
+                np.stack([thing.box for thing in things]),
+                [thing.phrase for thing in things],
             )
         )
     return said, true, dense

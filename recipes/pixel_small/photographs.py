@@ -25,7 +25,7 @@ from wherein.vlm import load_vlm
 
 def labelled(sample: Sample) -> Labelled:
     """A photograph with its objects by name."""
-    return Labelled(sample.boxed(), tuple((thing.phrase, thing.box) for thing in sample.objects))
+    return Labelled(sample.boxed(), tuple((thing.phrase, thing.box) for thing in sample.objects if thing.has_area))
 
 
 def main() -> None:

@@ -48,12 +48,7 @@ def card(
     rows = "\n".join(
         f"| {key} | {figures['held_out'][key]:.3f} | {figures['known'][key]:.3f} |" for key in figures["known"]
     )
-    return f"""---
-library_name: wherein
-license: apache-2.0
-tags: [localisation, pixel]
----
-# A small pixel-aligned model on the default model's parts
+    return f"""# A small pixel-aligned model on the default model's parts
 
 Trained with `recipes/pixel_small` on self-made composites and narratives; no labelled box and no written caption was
 used, and no category of COCO or VOC was pasted in training.
@@ -113,8 +108,7 @@ def main() -> None:
     recipe = PixelRecipe(**rows, dense=not given.sparse)
     task = PixelTask(reader, recipe, kinds.train, kinds.held_out, kinds.known, given.seed, BOXES[given.boxes])
     schedule = TrainConfig(given.steps, given.rate, warmup=100, evaluate_every=250, save_every=50, seed=given.seed)
-    grounds = given.backgrounds and given.backgrounds.name
-    about = {**asdict(recipe), **sizes, "composites": given.images, "backgrounds": grounds}
+    about = {**asdict(recipe), **sizes, "composites": given.images, **kinds.drawn_from}
     about |= {} if given.boxes == "points" else {"boxes": given.boxes}
     about |= {} if given.layers is None else {"layers": given.layers}
     fit(task, schedule, given.out, resume=True, about={**about, "model fingerprint": vlm.fingerprint})

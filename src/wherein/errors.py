@@ -13,6 +13,10 @@ class ImageError(InputError):
     """The image is missing, no image, damaged, larger than the limit, or of a shape that the model cannot take."""
 
 
+class PhraseError(InputError):
+    """The phrase is one that this model or this method cannot take: with a control token, or with too many tokens."""
+
+
 class AdapterError(InputError):
     """The adapter is missing, corrupted, or was made for another model."""
 

@@ -100,6 +100,11 @@ def test_an_expression_may_mean_several_objects_or_none(tmp_path: Path) -> None:
         ({"annotations": [box(2, 9, 2, 3, 4, words=[[5, 8]])]}, r"annotations\[3\] stands for other words", ["a.jpg"]),
         ({"annotations": [box(1, 9, 2)]}, r"annotations\[3\] has bbox \[9, 2\]", ["b.jpg"]),
         ({"annotations": [box(9, 1, 1, 1, 1)]}, "no image with an expression has this id", ["b.jpg", "a.jpg"]),
+        (  # is that box the zebra's?
+            {"images": [image(3, "c.jpg", "a zebra")], "annotations": [box(9, 1, 1, 1, 1)]},
+            "no image with an expression has this id",
+            ["b.jpg", "a.jpg"],
+        ),
         ({"annotations": [box(1, 9, 2, 30, 4)]}, r"annotations\[3\] has the box .* image of 20 x 10", ["b.jpg"]),
         ({"images": [image(3, "a.jpg", "")]}, r"images\[3\] has caption ''", ["b.jpg"]),
         ({"images": [image(3, "a.jpg", None)]}, r"images\[3\] has caption None", ["b.jpg"]),

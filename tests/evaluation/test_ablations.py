@@ -115,6 +115,8 @@ def test_what_a_table_needs(deep: Any) -> None:
         ablations.table("criteria", deep, CONFIG, {})
     with pytest.raises(InputError, match="know the boxes"):
         ablations.table("criteria", deep, CONFIG, {**FACTS, "by": "agreement"})
+    with pytest.raises(InputError, match="lists 1 heads of 'sum only', and it has 2"):
+        ablations.table("criteria", deep, CONFIG, {**FACTS, "sum only": FACTS["sum only"][:1]})
 
 
 def test_a_head_that_does_not_look_at_the_image_never_wins(deep: Any) -> None:

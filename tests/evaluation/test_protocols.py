@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from wherein.data import Complaints, Mask, Sample, open_dataset
-from wherein.errors import ImageError, InputError
+from wherein.errors import ImageError, InputError, PhraseError
 from wherein.evaluation import Journal, Outcome, askable, protocol_for, published, run, select
 from wherein.evaluation.protocols import Grounder
 from wherein.evaluation.records import NoTarget
@@ -144,12 +144,15 @@ def test_what_only_the_image_tells_is_left_out_while_the_rest_runs(dataset: Path
         assert word in line, line
 
 
-def test_an_image_that_a_method_refuses_is_left_out_while_the_rest_runs(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [ImageError, PhraseError])
+def test_an_image_that_a_method_refuses_is_left_out_while_the_rest_runs(
+    kind: type[InputError], dataset: Path, tmp_path: Path
+) -> None:
     """What other methods said of it is kept; an error that is not about the image ends the run."""
 
     def thin(image: Any, phrase: str) -> list[list[float]]:
         if phrase == "cat":  # of the first image
-            raise ImageError("too long and thin")
+            raise kind("too long and thin")
         return whole(image, phrase)
 
     heard, constant, journal = Heard(), FakeMethod("constant", whole), Journal(tmp_path / "out.jsonl", SETTINGS)
@@ -159,7 +162,7 @@ def test_an_image_that_a_method_refuses_is_left_out_while_the_rest_runs(dataset:
     assert "annotations.json, images[0], image '0.png': too long and thin" in told
     list(run(pin(dataset), [constant], journal, heard.complaints))
     assert len(constant.asked) == 2
-    with pytest.raises(ImageError, match="too long and thin"):
+    with pytest.raises(kind, match="too long and thin"):
         list(run(pin(dataset), [FakeMethod("thin", thin)], Journal(None, SETTINGS)))
 
     def wrong(image: Any, phrase: str) -> list[list[float]]:

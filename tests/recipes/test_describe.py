@@ -38,6 +38,7 @@ def samples(tmp_path: Path) -> list[Sample]:
     path = tmp_path / "a.png"
     Image.new("RGB", (64, 48)).save(path)
     objects = (LabelledBox("a cup", CUP), LabelledBox("a dog", DOG), LabelledBox("something white", CUP))
+    objects += (LabelledBox("a line", DOG[[0, 1, 0, 3]]),)  # as real files hold a few
     return [Sample("a.png", path, 64, 48, objects), Sample("b.png", path, 64, 48, ())]
 
 

@@ -28,8 +28,10 @@ def test_a_folder_of_pictures_of_any_shape(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     Image.new("RGB", (50, 9), (1, 2, 3)).save(tmp_path / "deep" / "thin.png")
     Image.new("L", (9, 50), 7).save(tmp_path / "grey.jpg")
+    (tmp_path / "._grey.jpg").write_bytes(b"what macOS leaves")
+    (tmp_path / "shots.jpg").mkdir()
     backgrounds = Backgrounds.from_folder(tmp_path)
-    assert backgrounds.count == 2
+    assert backgrounds.count == 2 and backgrounds.complaints(2) == []
     assert backgrounds.sample(np.random.default_rng(0), 64).shape == (64, 64, 3)
 
 
@@ -39,3 +41,5 @@ def test_an_empty_folder_and_a_broken_picture(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"nothing")
     with pytest.raises(ImageError):
         Backgrounds.from_folder(tmp_path).sample(np.random.default_rng(0), 8)
+    (complaint,) = Backgrounds.from_folder(tmp_path).complaints(2)
+    assert "a.png" in complaint

@@ -24,6 +24,14 @@ def test_no_kept_name_has_a_category_in_it(bank: ObjectBank) -> None:
         assert not any(category in name for category in several), name
 
 
+def test_what_is_in_a_glass_is_known_not_to_be_held_out(bank: ObjectBank) -> None:
+    """By its head, "glass of milk" may be a cup. Three such names were pasted when what ships was trained, and figures on
+    held-out composites hang on this split: they go with the next weights (docs/results.md)."""
+    kept = bank.without(is_held_out)
+    loose = {name for name in kept.names if " of " in name and is_held_out(name.split(" of ")[0])}
+    assert loose == {"glass of juice", "glass of milk", "glass of water"}
+
+
 def test_most_categories_can_be_tested_on_composites(bank: ObjectBank) -> None:
     covered = {category_of(name) for name in bank.names} - {None}
     assert len(covered) >= 60

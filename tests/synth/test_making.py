@@ -390,6 +390,8 @@ def test_backgrounds_go_on_and_another_bar_or_list_removes_what_it_refuses(tmp_p
     assert kept(12, "lamp", "bolt") == ["a.png"] and len(looked) == 7  # other names: looked at again
     (grounds / "a.png").write_bytes(b"broken since")
     assert kept(30, "lamp") == ["b.png", "c.png"]
+    (grounds / "b.png").unlink()
+    assert kept(30, "lamp") == ["c.png"]
 
 
 def test_backgrounds_do_not_go_among_other_files(tmp_path: Path) -> None:

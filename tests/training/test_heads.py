@@ -55,6 +55,14 @@ def test_a_file_says_all_that_is_known(deep: Any, pairs: Pairs, tmp_path: Path) 
     assert isinstance(method, Heads) and method.config == found.config
 
 
+def test_fewer_heads_than_were_asked_for_are_told(
+    deep: Any, pairs: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = find(deep, pairs, tmp_path / "heads.json", samples=4, trials=2, top=99)
+    assert f"Only {len(found.config.heads)} heads of 99 look at the image enough" in capsys.readouterr().err
+    assert len(found.facts["sum only"]) >= len(found.config.heads)
+
+
 def test_the_same_seed_finds_the_same(deep: Any, pairs: Pairs, tmp_path: Path) -> None:
     """LH-6."""
     files = [tmp_path / name for name in ("one.json", "two.json")]

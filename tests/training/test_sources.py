@@ -98,7 +98,18 @@ def test_composites_are_known_by_what_they_are(shards: Path, tmp_path: Path) -> 
     mine = _kept_with(tmp_path, ("bolt", "dog"))
     assert mine["keep_held_out"]
     (tmp_path / "annotations.json").write_text("[]")
-    assert mine["listed"] != _kept_with(tmp_path, ("bolt", "dog"))["listed"]
+    others = _kept_with(tmp_path, ("bolt", "dog"))
+    assert mine["listed"] != others["listed"]
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "images" / "a.png")
+    assert _kept_with(tmp_path, ("bolt", "dog"))["listed"] != others["listed"]  # pictures count as well
+
+
+def test_backgrounds_are_looked_through_before_there_is_a_model(tmp_path: Path) -> None:
+    Image.new("RGB", (90, 90)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    with pytest.raises(InputError, match=r"1 of 2 backgrounds cannot be used, remove them; the first: .*cut.png"):
+        Material.found(backgrounds=tmp_path)
 
 
 def test_another_picture_of_the_same_name_is_another_set(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def read_mdetr(annotations: Path, images: Path, complain: Complain = refuse) -> 
     """The images of a file in the order they first appear, each with a box for every object of every expression.
 
     An expression that two people wrote counts twice, and crowds that are referred to stay, as of `read_refcoco`. No
-    image is opened, no mask decoded.
+    image is opened, no mask decoded. An expression without a box means nothing in its image; it is left out where a box
+    was complained of that belongs to no expression.
 
     Raises:
         InputError: the file cannot be read or is not in this format; or, as `complain` decides, a record is unusable.
@@ -39,6 +40,7 @@ def read_mdetr(annotations: Path, images: Path, complain: Complain = refuse) -> 
     gathered, asked = Gathered(complain), dict[Key, Entry]()
     expressions = _expressions(data, gathered, complain)
     words: dict[Key, Any] = {}
+    strays = 0  # boxes that belong to no expression
     for entry in data.entries("annotations", complain):
         file = None
         try:
@@ -52,10 +54,13 @@ def read_mdetr(annotations: Path, images: Path, complain: Complain = refuse) -> 
             gathered.objects[file].append(LabelledBox(phrase, entry.box("bbox"), read_mask(entry), entry.where))
         except InputError as error:
             gathered.spoil(file, error)
+            strays += file is None
     for key, (file, phrase, entry) in expressions.items():
-        asked.setdefault(file, entry)
         if key not in words:
+            if strays:  # one of them may be what it means
+                continue
             gathered.absent[file].append(phrase)
+        asked.setdefault(file, entry)
     del data  # or all annotations would stay in memory for as long as somebody takes images
     yield from gathered.samples(asked, images, lambda entry: entry.image_name("file_name"))
 

@@ -104,6 +104,8 @@ def _criteria(vlm: FrozenVLM, config: HeadsConfig, facts: dict[str, Any]) -> lis
 
     def fixed(which: str) -> HeadsConfig:
         """The settings with heads that one criterion alone chose."""
+        if len(facts[which]) < k:
+            raise InputError(f"The file lists {len(facts[which])} heads of {which!r}, and it has {k}: find them anew.")
         return replace(config, heads=tuple((int(layer), int(head)) for layer, head in facts[which][:k]))
 
     return [

@@ -13,7 +13,7 @@ from wherein import geometry, images
 from wherein.data import AUTO, Complain, Dataset, LabelledBox, Mask, Sample, open_dataset, refuse
 from wherein.data.entry import shown
 from wherein.data.mask import NeedsExtra
-from wherein.errors import ImageError, InputError
+from wherein.errors import ImageError, InputError, PhraseError
 from wherein.evaluation.records import Corners, Journal, NoTarget, Outcome, Record
 from wherein.grounding import Grounding
 from wherein.phrases import check_phrases
@@ -144,7 +144,7 @@ def run(
     A method sees the image and the phrases, never a box. `no_target`: it is also asked, in a call of its own in which
     it may answer absent, for the phrases that mean nothing in the image. What the journal holds already is not asked
     again. An image that cannot be read, has another size than its annotation states or needs, or is refused by one of
-    the methods is left out; what others answered of it stays in the journal.
+    the methods, itself or a phrase of it, is left out; what others answered of it stays in the journal.
 
     Raises:
         InputError: as `complain` decides, an image is left out.
@@ -162,8 +162,8 @@ def run(
             try:
                 for method in waiting:
                     journal.add(_ask(method, sample, image, sample.absent if no_target else ()))
-            except ImageError as error:  # other errors are not about this image
-                complain(ImageError(f"{_place(sample)}, image {shown(sample.name)}: {error}"))
+            except (ImageError, PhraseError) as error:  # other errors are not about this image
+                complain(type(error)(f"{_place(sample)}, image {shown(sample.name)}: {error}"))
                 continue
         yield [journal.done[sample.name, method.name] for method in methods]
 

@@ -108,9 +108,9 @@ class Journal:
     """Outcomes streamed to a JSON-lines file: a header with the settings, a line per outcome, a line when finished.
 
     Opening the journal of an interrupted run with the same settings continues it: `done` holds what is there, by image
-    and method. A finished journal is kept aside, unless it is to `keep`, and all is begun anew. One of other settings is
-    put aside until a run of its own settings takes it back. `note` is what to tell the user of what was found, or None.
-    Without a path nothing is written.
+    and method. A finished journal is kept aside, unless it is to `keep`, and all is begun anew. One of other settings
+    waits aside until a run of its own settings takes it back. `note` is what to tell the user of what was found, or
+    None. Without a path nothing is written.
     """
 
     def __init__(self, path: Path | None, settings: Mapping[str, Any], keep: bool = False) -> None:

@@ -67,6 +67,8 @@ def filter_backgrounds(folder: Path, names: Sequence[str], clip: Clip, out: Path
             _copy(file, out / where)
         else:
             _remove(out / where)
+    for where in {row["file"] for row in journal.rows} - {row["file"] for row in rows}:
+        _remove(out / where)  # it has left the folder
     report = {"schema": 1, "clip": clip.name, "max_clip": max_clip, "names": list(names), "pictures": rows}
     write_text(out / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return report

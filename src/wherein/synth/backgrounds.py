@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
@@ -45,6 +46,20 @@ class Backgrounds:
         """Of every picture, in order; reads them all. Raises ImageError for one that is gone."""
         return fingerprint(("", source) for source in self.sources)
 
+    def complaints(self, threads: int) -> list[str]:
+        """What is wrong with each picture that cannot be used: all are read once, not to fail on one days later."""
+
+        def complaint(source: Path | bytes) -> str | None:
+            """What is wrong with this one."""
+            try:
+                images.load(source)
+            except InputError as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor(threads) as pool:
+            return [text for text in pool.map(complaint, self.sources) if text]
+
     @classmethod
     def load(cls) -> Backgrounds:
         """The pictures in the package (index.json in bank/backgrounds.zip states author and licence of each)."""
@@ -56,9 +71,10 @@ class Backgrounds:
 
     @classmethod
     def from_folder(cls, path: str | Path) -> Backgrounds:
-        """All pictures below a folder. Raises InputError if there is none; sample then raises ImageError
-        for one that cannot be read."""
-        pictures = sorted(file for file in Path(path).rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        """All pictures below a folder, without hidden ones. Raises InputError if there is none; sample then raises
+        ImageError for one that cannot be read."""
+        known = (file for file in Path(path).rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        pictures = sorted(file for file in known if not file.name.startswith(".") and not file.is_dir())
         if not pictures:
             raise InputError(f"No backgrounds in {path}: expected .jpg, .png or .webp files.")
         return cls._of(pictures)

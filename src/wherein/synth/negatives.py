@@ -27,13 +27,14 @@ class Negatives:
 
     def draw(self, objects: Sequence[Placed], rng: np.random.Generator) -> str | None:
         """A name that is true of none of the objects, or None where a hundred tries find none (a bank of one name)."""
+        here = [thing.name for thing in objects]
         if rng.random() < HARD:
-            hard = [name for thing in objects for name in self._similar(thing.name) if is_absent(name, objects)]
+            hard = [name for there in here for name in self._similar(there) if is_absent(name, here)]
             if hard:
                 return hard[int(rng.integers(len(hard)))]
         for _ in range(_TRIES):
             name = self._names[int(rng.integers(len(self._names)))]
-            if is_absent(name, objects):
+            if is_absent(name, here):
                 return name
         return None
 
@@ -44,6 +45,7 @@ class Negatives:
         return self._by_noun[name.split()[-1]] + recoloured
 
 
-def is_absent(name: str, objects: Sequence[Placed]) -> bool:
-    """Whether a name is true of no object, as far as names and categories tell (see `may_be_one`)."""
-    return not any(may_be_one(name, thing.name) for thing in objects)
+def is_absent(name: str, here: Sequence[str]) -> bool:
+    """Whether a name is true of nothing that goes by one of the names `here`, as far as names and categories tell (see
+    `may_be_one`)."""
+    return not any(may_be_one(name, there) for there in here)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
 
-from wherein import images
 from wherein.errors import InputError
 from wherein.synth.backgrounds import Backgrounds
 from wherein.synth.compose import compose
@@ -109,17 +106,24 @@ class Plan:
             InputError: some cannot be used; it counts them and names the first.
         """
         cutouts = list(scenes.bank) if self.objects else []
-        grounds = scenes.grounds.sources if self.backgrounds else ()
         with ThreadPoolExecutor(threads) as pool:
-            looked = [
-                *pool.map(lambda cutout: _complaint(partial(self._compose_alone, cutout)), cutouts),
-                *pool.map(lambda source: _complaint(partial(images.load, source)), grounds),
-            ]
-        complaints = [complaint for complaint in looked if complaint]
+            complaints = [complaint for complaint in pool.map(self._complaint, cutouts) if complaint]
+        looked = len(cutouts)
+        if self.backgrounds:
+            complaints += scenes.grounds.complaints(threads)
+            looked += scenes.grounds.count
         if complaints:
             raise InputError(
-                f"{len(complaints)} of {len(looked)} pictures cannot be used, remove them; the first: {complaints[0]}"
+                f"{len(complaints)} of {looked} pictures cannot be used, remove them; the first: {complaints[0]}"
             )
+
+    def _complaint(self, cutout: Cutout) -> str | None:
+        """What is wrong with a cut-out, by using it."""
+        try:
+            self._compose_alone(cutout)
+        except InputError as error:
+            return str(error)
+        return None
 
     def _compose_alone(self, cutout: Cutout) -> None:
         """One object on black, at fewer sizes than a composite may try: what fits barely would not fit some day."""
@@ -139,12 +143,3 @@ def _bank(folder: Path | None) -> ObjectBank:
                     f"{below} holds no .png or .webp file: give that name a cut-out, or remove the folder."
                 )
     return bank
-
-
-def _complaint(use: Callable[[], object]) -> str | None:
-    """What is wrong with a picture, by using it."""
-    try:
-        use()
-    except InputError as error:
-        return str(error)
-    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from wherein.methods import adapter
 from wherein.methods.base import REGISTRY
 from wherein.methods.insert import Inserted
 from wherein.pictures import check_new_folder
+from wherein.synth.negatives import is_absent
 from wherein.training.boxes import RECIPES, BoxTask, Recipe
 from wherein.training.processes import Processes
 from wherein.training.sources import Material, Sources, sources
@@ -23,6 +25,7 @@ from wherein.training.store import FeatureStore
 from wherein.training.trainer import TrainConfig, check_begun, fit, tensorboard
 
 HELD_OUT = 160  # composites of held-out categories for validation and calibration
+PLAIN = np.array([1.0, 0.0])  # the scale and shift of a probability that is left as it is
 NEVER = (0.0, 0.0, 0.5)  # calibration of an insert that was never asked for what is not there, and its accuracy
 
 
@@ -103,6 +106,7 @@ def train(
     public |= {"images a step": recipe.batch * batches, "absent": recipe.absent}
     settings = {"method": method, "model fingerprint": vlm.fingerprint, "preset": preset, "images": found.images}
     figures = fit(task, schedule, out, resume, settings | public)
+    public["images a step"] = recipe.batch * batches * processes.count  # of all of them, which may be others next time
     return _finish(out, method, task, found, schedule, public, figures, began) if processes.first else figures
 
 
@@ -141,17 +145,19 @@ def split(recipe: Recipe, at_once: int | None) -> tuple[Recipe, int]:
 @torch.inference_mode()
 def calibrate(task: BoxTask, names: tuple[str, ...], seed: int) -> tuple[float, float, float]:
     """Scale and shift of the absent logit (Platt, 1999) on held-out composites, as many present as absent phrases,
-    and the balanced accuracy this gives."""
+    and the balanced accuracy of a fit to half of the composites on the other half."""
     rng, asked = np.random.default_rng(seed), list[tuple[int, str, bool]]()
     for i in range(task.held_out.count):
         here = [name for name, _ in task.held_out.objects[i]]
-        others = [name for name in rng.permutation(names) if name not in here][: len(here)]
+        others = islice((str(name) for name in rng.permutation(names) if is_absent(name, here)), len(here))
         asked += [(i, name, False) for name in here] + [(i, name, True) for name in others]
     refused = [min(max(written.refusal or 0.0, 1e-9), 1 - 1e-9) for written in task.answers([a[:2] for a in asked])]
     x, y = logit(refused), np.array([missing for *_, missing in asked])
-    scale, shift = fit_logistic(x[:, None], y, np.array([1.0, 0.0]))
-    guess = scale * x + shift >= 0
-    return float(scale), float(shift), float((guess[y].mean() + (~guess[~y]).mean()) / 2)
+    scale, shift = fit_logistic(x[:, None], y, PLAIN)
+    half = np.array([i % 2 == 0 for i, *_ in asked])
+    fitted = fit_logistic(x[half, None], y[half], PLAIN)
+    guess, true = fitted[0] * x[~half] + fitted[1] >= 0, y[~half]
+    return float(scale), float(shift), float((guess[true].mean() + (~guess[~true]).mean()) / 2)
 
 
 def card(
@@ -166,13 +172,7 @@ def card(
     """The adapter's model card."""
     pasted = "also categories of COCO and VOC were" if about.get("keep_held_out") else "no category of COCO or VOC was"
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in figures.items())
-    return f"""---
-library_name: wherein
-base_model: {model}
-license: apache-2.0
-tags: [localisation, {method}]
----
-# {method} for {model}
+    return f"""# {method} for {model}
 
 Trained with `wherein train {method}` on self-made composites; no labelled box was used, and {pasted}
 pasted in training.

@@ -37,6 +37,7 @@ from wherein.methods.centre import BOX
 from wherein.methods.insert import REFUSAL, Insert, ask
 from wherein.methods.reading import Reading, read, score
 from wherein.phrases import noun_phrase
+from wherein.synth.negatives import is_absent
 from wherein.training.store import FeatureStore
 from wherein.vlm.base import FrozenVLM
 from wherein.vlm.branches import Branch
@@ -142,7 +143,7 @@ class BoxTask:
         rows = [self._branch(name, " " + self.codec.encode(box, *self.vlm.size), share) for name, box in asked]
         if self.recipe.absent:
             other = absent or self.names[rng.integers(len(self.names))]
-            if absent or not any(f" {other} " in f" {name} " for name, _ in objects):  # a tennis ball is a ball
+            if absent or is_absent(other, [name for name, _ in objects]):  # a tennis ball is a ball
                 rows.append(self._branch(other, REFUSAL, share))
         return rows
 

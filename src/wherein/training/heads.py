@@ -45,7 +45,7 @@ PRESETS = {
     ),
 }
 BY = ("criteria", "agreement")
-LISTED, LISTED_ALONE = 20, 5  # heads in the file: of the ranking, and of each criterion alone
+LISTED, LISTED_ALONE = 20, 5  # heads in the file: of the ranking, and of each criterion alone, where no more are used
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ def find(
 ) -> Found:
     """Measure all heads of `vlm` on `pairs`, choose `top` of them, calibrate "absent" and write the file `out`.
 
+    Fewer are chosen, and a line says so, where no more look at the image enough.
+
     An interrupted search goes on where it stopped, from a file beside `out`. Raises InputError for unknown choices, for
     a model of which no layer counts, and where that file is of other settings or data, or cannot be written.
     """
@@ -103,7 +105,10 @@ def find(
     ranking, deviation = rank(measured, drawn, by)
     if by == "agreement":
         ranking = replace(ranking, order=jointly(vlm, pairs, settings, ranking.order, top, seed))
-    config, facts = replace(settings, heads=ranking.order[:top]), described(measured, drawn, ranking, deviation)
+    config = replace(settings, heads=ranking.order[:top])
+    if len(config.heads) < top:
+        _say(f"Only {len(config.heads)} heads of {top} look at the image enough: these are taken.")
+    facts = described(measured, drawn, ranking, deviation, max(top, LISTED_ALONE))
     config, figures = calibrate(vlm, pairs, config, seed)
     facts = {
         "by": by,
@@ -125,25 +130,29 @@ def measure(vlm: FrozenVLM, pairs: Pairs, settings: HeadsConfig, journal: Journa
 
     Entropy and agreement are those of the maps as they are read: of the evidence, where reference phrases are given;
     agreement is that of smoothed maps. What the journal has of the first images is not measured again.
-    Raises InputError: the journal holds something else, or cannot be written to.
+    Raises InputError: the model refuses a phrase, the journal holds something else, or cannot be written to.
     """
     method, console = Heads(vlm, config=settings), Console(stderr=True)
+    for name in pairs.names:
+        vlm.check_phrase(name)
     with journal.reading():
         measured = [_unpacked(row) for row in journal.rows]
     if measured:
-        note = f"Continuing {journal.path}: {len(measured)} images are measured already."
-        console.print(note, soft_wrap=True, markup=False, highlight=False)
+        _say(f"Continuing {journal.path}: {len(measured)} images are measured already.")
     todo = range(len(measured), pairs.images)
     for i in track(todo, "measuring heads", console=console, disable=not (todo and console.is_terminal)):
         image = pairs.source(i)
-        for phrase, _ in image.objects:
-            vlm.check_phrase(phrase)
         canvas, maps, seen = method.look(image.image, [phrase for phrase, _ in image.objects], every_head=True)
         truth = np.stack([canvas.inside(box) for _, box in image.objects])[:, None, None]
         figures = attention_sum(maps), spatial_entropy(seen), agreement(_smoothed(seen, settings), truth)
         measured.append(np.stack(figures, 1).astype(np.float32))
         journal.add(_packed(measured[-1]))
     return np.concatenate(measured)
+
+
+def _say(text: str) -> None:
+    """A line on stderr."""
+    Console(stderr=True).print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def _packed(figures: NDArray[np.float32]) -> dict[str, Any]:
@@ -165,9 +174,9 @@ def _smoothed(maps: Maps, settings: HeadsConfig) -> Maps:
 def rank(
     measured: NDArray[np.float32], drawn: Sequence[NDArray[np.int64]], by: str
 ) -> tuple[Ranking, NDArray[np.float64]]:
-    """Heads of float[S, 3, L, H] from best to worst over the trials' samples, and the deviation of their frequency.
+    """Heads of float[S, 3, L, H] from best to worst, and the deviation of their frequency.
 
-    The order is that of the mean over trials: of the frequency, or of the agreement.
+    By the mean of their frequency over the trials, or by their mean agreement over all samples of the trials.
     """
     sums, entropy, overlap = np.asarray(measured, np.float64).transpose(1, 0, 2, 3)
     frequency, deviation = selection.spread([selection.by_criteria(sums[trial], entropy[trial]) for trial in drawn])
@@ -184,14 +193,15 @@ def described(
     drawn: Sequence[NDArray[np.int64]],
     ranking: Ranking,
     deviation: NDArray[np.float64],
+    alone: int,
 ) -> dict[str, Any]:
-    """What is worth knowing of a ranking of float[S, 3, L, H], ready for JSON."""
+    """What is worth knowing of a ranking of float[S, 3, L, H], ready for JSON; so many heads of each criterion."""
     sums, entropy, overlap = np.asarray(measured, np.float64).transpose(1, 0, 2, 3)
     joined = np.unique(np.concatenate(drawn))
     mean_overlap, counted = overlap[joined].mean(0), selection.counted(ranking.sums)
     return {
-        "sum only": selection.most(selection.votes(-sums[joined], counted), LISTED_ALONE),
-        "entropy only": selection.most(selection.votes(entropy[joined], counted), LISTED_ALONE),
+        "sum only": selection.most(selection.votes(-sums[joined], counted), alone),
+        "entropy only": selection.most(selection.votes(entropy[joined], counted), alone),
         "tau": float(np.mean([selection.keep(sums[trial].mean(0))[1] for trial in drawn])),
         "kept": len(ranking.order),
         "rank_correlation": selection.rank_correlation(ranking.frequency, mean_overlap),

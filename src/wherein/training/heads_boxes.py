@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from wherein.methods.heads.maps import Maps
 from wherein.methods.heads.method import Heads, instances
 from wherein.methods.heads.reading import doubt
 from wherein.methods.heads.selection import Head
+from wherein.synth.negatives import is_absent
 from wherein.training.pairs import Pairs
 from wherein.training.store import Labelled
 from wherein.vlm.base import FrozenVLM
@@ -73,14 +75,15 @@ def calibrate(
 
     Logistic regression on as many phrases that are in an image as phrases of other images that are not; the area under
     its ROC curve is that of a fit to half of the images on the other half, None where there is nothing to fit.
-    A phrase that is written differently counts as not in the image. Of real pairs many such are true of both images
-    ("left guy" in RefCOCO): "absent" is then told too often, and the area comes out too small.
+    A phrase counts as not in the image where names and categories do not tell that it may be (`is_absent`). Of real
+    pairs many such are true of both images ("left guy" in RefCOCO): "absent" is then told too often, and the area comes
+    out too small.
     """
     rng, method = np.random.default_rng(seed), Heads(vlm, config=config)
     figures, missing, fitted, overlaps = [], [], [], []
     for number, image in enumerate(_some(pairs, seed)):
         here = [phrase for phrase, _ in image.objects]
-        away = [str(name) for name in rng.permutation(pairs.names) if name not in here][: len(here)]
+        away = list(islice((str(name) for name in rng.permutation(pairs.names) if is_absent(name, here)), len(here)))
         canvas, maps, seen = method.look(image.image, here + away)
         figures += [doubt(own, heat) for own, heat in zip(maps, seen, strict=True)]
         missing += [False] * len(here) + [True] * len(away)

@@ -251,12 +251,16 @@ def _scene(sample: Sample, most: int, rng: np.random.Generator, masks: bool = Fa
 
 
 def _meant(sample: Sample, masks: bool) -> Iterator[LabelledBox]:
-    """The things that a phrase means alone, each phrase once for each; with `masks`, those that have one."""
+    """The things that a phrase means alone, each once, however many people said the same of it; with `masks`, those
+    that have one."""
     boxes: dict[str, set[tuple[float, ...]]] = defaultdict(set)
     for thing in sample.objects:
         boxes[thing.phrase].add(tuple(thing.box.tolist()))
+    told = set[str]()
     for thing in sample.objects:
-        if len(boxes[thing.phrase]) == 1 and thing.has_area and (thing.mask is not None or not masks):
+        fits = thing.has_area and (thing.mask is not None or not masks)
+        if fits and len(boxes[thing.phrase]) == 1 and thing.phrase not in told:
+            told.add(thing.phrase)
             yield thing
 
 

@@ -69,11 +69,11 @@ class PhotographTask:
 
     def loss(self, step: int, steps: int) -> Tensor:
         """The losses of one step's lessons."""
-        kinds = np.random.default_rng([self.seed, step]).choice(self._kinds, self.batch, p=self._shares).tolist()
+        kinds = np.random.default_rng([self.seed, step, 0]).choice(self._kinds, self.batch, p=self._shares).tolist()
 
         def drawn(place: int) -> Lesson:
             """The lesson at this place of the batch."""
-            return self._drawn(self.sources[kinds[place]], np.random.default_rng([self.seed, step, place]))
+            return self._drawn(self.sources[kinds[place]], np.random.default_rng([self.seed, step, 1 + place]))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             lessons = list(pool.map(drawn, range(self.batch)))
@@ -89,9 +89,9 @@ class PhotographTask:
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         """On held-out lessons, whole pictures: `loss_<kind>`; `<kind>_p50` of phrases and masks, strict, beside that of
         the constant box; `words_off` of narratives: how far off the middle of a word's place is, as a share of the
-        square's side, beside that of the picture's middle. `unusable`: pictures that had to be drawn again so far;
-        `skipped`: phrases of the steps so far that taught nothing, since they were cut off. A sheet of the first
-        answers.
+        square's side, beside that of the picture's middle. `unusable`: pictures that had to be drawn again;
+        `skipped`: phrases that taught nothing, since they were cut off; both in this process since it began. A sheet of
+        the first answers.
         """
         folder.mkdir(parents=True, exist_ok=True)
         figures = {"unusable": float(len(self._told)), "skipped": float(self._skipped)}

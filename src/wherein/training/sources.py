@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from wherein.data import read_coco
 from wherein.errors import InputError
+from wherein.journal import stamp_of
 from wherein.synth import AUGMENTED, Backgrounds, ComposeConfig, ObjectBank, Scenes, Shards, is_held_out
 from wherein.synth.scene import Preset
 from wherein.synth.shards import SHARD_INDEX
@@ -57,13 +59,18 @@ class Material:
     ) -> Material:
         """The package's cut-outs and those in the folder `objects`; the package's backgrounds, or those in a folder.
 
-        Raises InputError for a folder that is not there, or holds nothing of what it should.
+        Raises InputError for a folder that is not there, or holds nothing of what it should, or a background that
+        cannot be used.
         """
         for folder in (composites, objects, backgrounds):
             if folder is not None and not folder.is_dir():
                 raise InputError(f"{folder} is not a folder.")
         bank = ObjectBank.load() + ObjectBank.from_folder(objects) if objects else ObjectBank.load()
         grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
+        if backgrounds and (bad := grounds.complaints(os.cpu_count() or 1)):
+            raise InputError(
+                f"{len(bad)} of {grounds.count} backgrounds cannot be used, remove them; the first: {bad[0]}"
+            )
         return cls(bank, grounds, composites, labelled(composites) if composites else None)
 
 
@@ -150,6 +157,9 @@ def stored(folder: Path) -> tuple[Source, int, tuple[str, ...]]:
 def _kept_with(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """What is to be known of composites of the user's: which they are, where that is written, and whether categories of
     COCO and VOC are among them."""
-    listed = next(file for file in (folder / SHARD_INDEX, folder / ANNOTATIONS) if file.is_file())
-    digest = sha256(listed.read_bytes()).hexdigest()[:16]
-    return {"listed": digest, **({"keep_held_out": True} if any(map(is_held_out, names)) else {})}
+    shards, annotations = folder / SHARD_INDEX, folder / ANNOTATIONS
+    digest = sha256((shards if shards.is_file() else annotations).read_bytes())  # an index has its shards' own digests
+    if not shards.is_file():
+        pictures = sorted(file for file in (folder / "images").rglob("*") if file.is_file())
+        digest.update("".join(f"{file.relative_to(folder)} {stamp_of(file)}\n" for file in pictures).encode())
+    return {"listed": digest.hexdigest()[:16], **({"keep_held_out": True} if any(map(is_held_out, names)) else {})}

@@ -48,7 +48,8 @@ class Stage:
             if not blocks or not plain.startswith(encoder):
                 return share
             block = _BLOCK.search(plain)
-            depth = int(block[1]) + 1 if block else 0 if "embedding" in plain else blocks + 1
+            first = "embedding" in plain or "pre_layrnorm" in plain  # CLIP's, by its own name for it
+            depth = int(block[1]) + 1 if block else 0 if first else blocks + 1
             return float(share * self.layer_decay ** (blocks + 1 - depth))
 
         return of

@@ -159,7 +159,7 @@ def _step(task: Task, optimiser: torch.optim.AdamW, config: TrainConfig, step: i
         losses.append(loss.detach())
     processes.average(list(task.module.parameters()))
     if not nn.utils.clip_grad_norm_(task.module.parameters(), 1.0).isfinite():
-        raise InputError(f"Training fell apart at step {step}: start anew with a lower rate, or go on with --resume.")
+        raise InputError(f"Training fell apart at step {step}: start anew with a lower rate.")
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return float(processes.mean(torch.stack(losses).sum()))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wherein.boxtext import Grammar
-from wherein.errors import InputError
+from wherein.errors import InputError, PhraseError
 from wherein.geometry import Frame
 from wherein.vlm.branches import Branch, lay_out
 from wherein.vlm.decoding import Said, Written, search, write, write_freely
@@ -274,13 +274,13 @@ class FrozenVLM(ABC):
         return widths[seam]
 
     def check_phrase(self, phrase: str) -> None:
-        """Raise InputError if the phrase, as prompts have it, holds a special token of the tokenizer, which would not
+        """Raise PhraseError if the phrase, as prompts have it, holds a special token of the tokenizer, which would not
         be read as text."""
         spoken = " ".join(phrase.split())
         added = {str(token) for token in self.tokenizer.added_tokens_decoder.values()}
         for token in sorted(added | set(self.tokenizer.all_special_tokens)):
             if token.strip() and (token in spoken or token in spoken.lower()):
-                raise InputError(f"The phrase {phrase!r} contains {token!r}, a control token of {self.name}.")
+                raise PhraseError(f"The phrase {phrase!r} contains {token!r}, a control token of {self.name}.")
 
     def encode(self, text: str) -> list[int]:
         """Text -> token ids, no special tokens added."""

@@ -228,7 +228,7 @@ def test_what_is_said_must_fit_the_picture(data: Path) -> None:
 
 def test_a_phrase_means_one_thing(data: Path) -> None:
     path = data / "images" / NAMES[0]
-    things = [("box", RED), ("box", BLUE), ("red box", RED), ("nothing", [5, 5, 5, 9])]
+    things = [("box", RED), ("box", BLUE), ("red box", RED), ("nothing", [5, 5, 5, 9]), ("red box", RED)]
     sample = Sample(path.name, path, 100, 80, tuple(LabelledBox(name, np.array(box, float)) for name, box in things))
     assert Phrases([sample]).lesson(0, np.random.default_rng(0)).scene.phrases == ("red box",)
     with pytest.raises(InputError, match="no phrases"):
@@ -409,6 +409,7 @@ def test_the_published_stages(tiny: ModuleType) -> None:
     blocks = [{names[name] for name in names if f"encoders/1/model/encoder/layers/{i}/" in name} for i in range(2)]
     assert blocks == [{0.64}, {0.8}]
     assert {names[name] for name in names if "embeddings" in name} == {0.512}
+    assert pace("encoders/1/model/pre_layrnorm/weight") == pytest.approx(0.512)  # between the embeddings and block 0
     assert {pace for name, pace in names.items() if not name.startswith("encoders")} == {1.0}
     segment = STAGES["segment"].pace(model)
     assert segment("mask_adapter/alpha") == 10 and segment("point_head/0/weight") == 1

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from wherein import geometry
-from wherein.errors import InputError
+from wherein.errors import InputError, PhraseError
 from wherein.geometry import Frame
 from wherein.grounding import Grounding
 from wherein.methods.pixel.captions import Caption, PlacedWord, Region
@@ -198,14 +198,14 @@ class PixelReader:
     def labels(self, phrases: Sequence[str]) -> Tensor:
         """Phrases or captions as `PixelLM.forward` takes them: int64[R, T], each with its end.
 
-        Raises InputError for one without words, with a control token or too long.
+        Raises PhraseError for one without words, with a control token or too long.
         """
         ids = [self._encode(phrase) for phrase in phrases]
         for phrase, own in zip(phrases, ids, strict=True):
             if not own or not phrase.strip():
-                raise InputError("A phrase must have a word.")
+                raise PhraseError("A phrase must have a word.")
             if len(own) > LONGEST:
-                raise InputError(
+                raise PhraseError(
                     f"The phrase {phrase!r} has {len(own)} tokens and may have {LONGEST}: make it shorter."
                 )
         return self._table([[*own, self.model.config.end_token_id] for own in ids], IGNORED)
@@ -213,7 +213,7 @@ class PixelReader:
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Texts before a caption as `PixelLM.forward` takes them: int64[R, S], for an encoder each with its end.
 
-        Raises InputError for one with a control token.
+        Raises PhraseError for one with a control token.
         """
         closing = [self.model.config.end_token_id] if self.model.config.text_config.is_encoder_decoder else []
         return self._table([[*self._encode(text), *closing] for text in texts], FILLER)
@@ -226,7 +226,7 @@ class PixelReader:
     def _encode(self, text: str) -> list[int]:
         for token in self._control:
             if token in text:  # its end, for one: a phrase of it alone has no word that a place could be read behind
-                raise InputError(f"The text {text!r} holds {token!r}, a control token of the model: leave it out.")
+                raise PhraseError(f"The text {text!r} holds {token!r}, a control token of the model: leave it out.")
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _sizes(self, seen: Seen, count: int) -> Tensor:
