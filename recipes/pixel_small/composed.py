@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from wherein.synth import AUGMENTED, Backgrounds, ObjectBank, is_held_out
+from wherein.synth import AUGMENTED, Backgrounds, ObjectBank, is_held_out, may_be_held_out
 from wherein.training.adapters import HELD_OUT
 from wherein.training.sources import composed, drawn_from
 from wherein.training.store import FeatureStore
@@ -42,11 +42,11 @@ def stores(vlm: FrozenVLM, cache: Path, count: int, objects: Path | None, backgr
     bank = ObjectBank.load() + ObjectBank.from_folder(objects) if objects else ObjectBank.load()
     grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
     pictures = drawn_from(bank, grounds)
-    trained, held_out = bank.without(is_held_out), bank.keep(lambda cutout: is_held_out(cutout.name))
+    trained, held_out = bank.without(may_be_held_out), bank.keep(lambda cutout: is_held_out(cutout.name))
 
     def store(split: str, own: ObjectBank, images: int, stream: int) -> FeatureStore:
         """Composites of one kind, from a seed of their own."""
-        about = {"seed": SEED, **pictures, "config": CONFIG, "split": split}
+        about = {"seed": SEED, **pictures, "config": CONFIG, "split": split, "names": len(own.names)}
         return FeatureStore(cache, vlm, composed(own, grounds, vlm.size[0], stream, CONFIG), images, about)
 
     return Stores(

@@ -350,7 +350,7 @@ def test_soft_and_jitter_stand_in_for_those_of_the_preset(written: Path, tmp_pat
     assert Plan(1, "augmented").made.config.jitter == 0.3
     asked = Plan(1, "augmented", soft=2.0, jitter=0.0).made.config
     assert (asked.soft, asked.jitter, asked.flip) == (2.0, 0.0, True)
-    for options in ({"soft": 2.0}, {"jitter": 0.5}):
+    for options in ({"soft": 1.0}, {"jitter": 0.5}):
         plan = Plan(count=50, side=32, per_shard=20, **options)  # type: ignore[arg-type]
         write(plan, tmp_path / str(options))
         assert (tmp_path / str(options) / "shard-000000.tar").read_bytes() != (

@@ -2,7 +2,7 @@
 
 from wherein.synth.backgrounds import Backgrounds
 from wherein.synth.compose import AUGMENTED, GRID, PAPER, REFERRAL, ComposeConfig, Composite, Placed, compose
-from wherein.synth.holdout import category_of, is_held_out
+from wherein.synth.holdout import category_of, is_held_out, may_be_held_out
 from wherein.synth.objects import Cutout, ObjectBank
 from wherein.synth.plan import Plan
 from wherein.synth.scene import Scene, Scenes
@@ -26,4 +26,5 @@ __all__ = [
     "category_of",
     "compose",
     "is_held_out",
+    "may_be_held_out",
 ]

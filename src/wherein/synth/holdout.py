@@ -157,6 +157,12 @@ def is_held_out(name: str) -> bool:
     return category_of(name) is not None
 
 
+def may_be_held_out(name: str) -> bool:
+    """True also if a name may say what is in such a thing: "glass of milk" of a cup. It is not pasted in training,
+    and not asked for as one of the category either."""
+    return is_held_out(name) or is_held_out(name.partition(" of ")[0])
+
+
 def words_of(name: str) -> list[str]:
     """The words of a name, lower case: "T-shirt" -> "t", "shirt"."""
     return name.lower().replace("_", " ").replace("-", " ").split()

@@ -13,7 +13,7 @@ import PIL
 from wherein.errors import InputError
 from wherein.synth.backgrounds import Backgrounds
 from wherein.synth.compose import compose
-from wherein.synth.holdout import is_held_out
+from wherein.synth.holdout import may_be_held_out
 from wherein.synth.objects import IMAGE_SUFFIXES, INDEX, Cutout, ObjectBank
 from wherein.synth.scene import PRESETS, Preset, Scenes
 
@@ -81,7 +81,7 @@ class Plan:
             InputError: a folder holds nothing to use.
         """
         bank = _bank(self.objects)
-        kept = bank if self.keep_held_out else bank.without(is_held_out)
+        kept = bank if self.keep_held_out else bank.without(may_be_held_out)
         if not len(kept):
             raise InputError(
                 "Every cut-out belongs to a category of COCO or VOC, held out for tests: see --keep-held-out."

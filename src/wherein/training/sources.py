@@ -13,7 +13,16 @@ import numpy as np
 from wherein.data import read_coco
 from wherein.errors import InputError
 from wherein.journal import stamp_of
-from wherein.synth import AUGMENTED, Backgrounds, ComposeConfig, ObjectBank, Scenes, Shards, is_held_out
+from wherein.synth import (
+    AUGMENTED,
+    Backgrounds,
+    ComposeConfig,
+    ObjectBank,
+    Scenes,
+    Shards,
+    is_held_out,
+    may_be_held_out,
+)
 from wherein.synth.scene import Preset
 from wherein.synth.shards import SHARD_INDEX
 from wherein.training.store import Labelled, Source
@@ -95,7 +104,8 @@ def sources(
         source, images, names = material.given
         known = about | _kept_with(material.composites, names)
         return Sources(source, images, names, held_out, other.names, known, "as of the composites that were given")
-    kept = bank if keep_held_out else bank.without(is_held_out)
+    kept = bank if keep_held_out else bank.without(may_be_held_out)
+    about["names"] = len(kept.names)  # of a bank, others are kept where the table of categories is another
     source = composed(kept, grounds, side, seed, replace(AUGMENTED, min_objects=min_objects))
     return Sources(source, images, kept.names, held_out, other.names, about, kept.licences)
 
