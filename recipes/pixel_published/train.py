@@ -6,12 +6,12 @@ The same command goes on where a killed run stopped. The last line of stdout is 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,11 @@ def all_of(given: Given, complain: Complain) -> dict[str, list[Lessons]]:
 
 def content(annotations: Path) -> str:
     """What changes when annotations do, a file or the files in a folder: of other data, a stage does not go on."""
-    every = [annotations] if annotations.is_file() else sorted(file for file in annotations.iterdir() if file.is_file())
-    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in every)).hexdigest()[:16]
+    whole = hashlib.sha256()
+    for path in [annotations] if annotations.is_file() else sorted(filter(Path.is_file, annotations.iterdir())):
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:16]
 
 
 def begun(start: str | None, parts: Sequence[str], settings: dict[str, Any], device: str) -> tuple[PixelReader, Any]:

@@ -38,7 +38,7 @@ def main() -> None:
     vlm = load_vlm("default", given.device)
     reader, found = create("pixel", vlm, given.adapter).reader, {}
     for folder in given.data:
-        samples = select("pin", folder)
+        samples = [sample for sample in select("pin", folder) if any(thing.has_area for thing in sample.objects)]
         with TemporaryDirectory() as cache:  # photographs of one's own leave nothing behind
             store = FeatureStore(Path(cache), vlm, lambda i, own=samples: labelled(own[i]), len(samples), {}).build()
             found[str(folder)] = {"images": len(samples), **measure(reader, store, len(samples), SEED)}
