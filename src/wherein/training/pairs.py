@@ -29,7 +29,7 @@ class Pairs:
 
 
 def composites(vlm: FrozenVLM, images: int, seed: int) -> Pairs:
-    """Composites of the object bank in the package, made as PIN's are."""
+    """Composites of the whole object bank in the package, held-out categories too, made as PIN's are otherwise."""
     bank = ObjectBank.load()
     source = composed(bank, Backgrounds.load(), vlm.size[0], seed, AUGMENTED)
     return Pairs(source, images, f"{images} composites, seed {seed}", bank.names)
