@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
 from wherein import images
 from wherein.errors import InputError
@@ -57,8 +59,11 @@ class Backgrounds:
                 return str(error)
             return None
 
+        console, what = Console(stderr=True), "looking through backgrounds"
         with ThreadPoolExecutor(threads) as pool:
-            return [text for text in pool.map(complaint, self.sources) if text]
+            looked = pool.map(complaint, self.sources)
+            shown = track(looked, what, self.count, console=console, transient=True, disable=not console.is_terminal)
+            return [text for text in shown if text]
 
     @classmethod
     def load(cls) -> Backgrounds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -43,6 +44,13 @@ class Negatives:
         first, _, noun = name.partition(" ")
         recoloured = [f"{colour} {noun}" for colour in _COLOURS] if first in _COLOURS and noun else []
         return self._by_noun[name.split()[-1]] + recoloured
+
+
+def as_many_absent(names: Sequence[str], here: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """As many of the names as there are `here`, drawn at random, that are true of nothing there; fewer where there are
+    no more."""
+    absent = (str(name) for name in rng.permutation(names) if is_absent(name, here))
+    return list(islice(absent, len(here)))
 
 
 def is_absent(name: str, here: Sequence[str]) -> bool:

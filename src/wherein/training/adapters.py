@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from wherein.methods import adapter
 from wherein.methods.base import REGISTRY
 from wherein.methods.insert import Inserted
 from wherein.pictures import check_new_folder
-from wherein.synth.negatives import is_absent
+from wherein.synth.negatives import as_many_absent
 from wherein.training.boxes import RECIPES, BoxTask, Recipe
 from wherein.training.processes import Processes
 from wherein.training.sources import Material, Sources, sources
@@ -149,8 +148,8 @@ def calibrate(task: BoxTask, names: tuple[str, ...], seed: int) -> tuple[float, 
     rng, asked = np.random.default_rng(seed), list[tuple[int, str, bool]]()
     for i in range(task.held_out.count):
         here = [name for name, _ in task.held_out.objects[i]]
-        others = islice((str(name) for name in rng.permutation(names) if is_absent(name, here)), len(here))
-        asked += [(i, name, False) for name in here] + [(i, name, True) for name in others]
+        asked += [(i, name, False) for name in here]
+        asked += [(i, name, True) for name in as_many_absent(names, here, rng)]
     refused = [min(max(written.refusal or 0.0, 1e-9), 1 - 1e-9) for written in task.answers([a[:2] for a in asked])]
     x, y = logit(refused), np.array([missing for *_, missing in asked])
     scale, shift = fit_logistic(x[:, None], y, PLAIN)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from wherein.methods.heads.maps import Maps
 from wherein.methods.heads.method import Heads, instances
 from wherein.methods.heads.reading import doubt
 from wherein.methods.heads.selection import Head
-from wherein.synth.negatives import is_absent
+from wherein.synth.negatives import as_many_absent
 from wherein.training.pairs import Pairs
 from wherein.training.store import Labelled
 from wherein.vlm.base import FrozenVLM
@@ -83,7 +82,7 @@ def calibrate(
     figures, missing, fitted, overlaps = [], [], [], []
     for number, image in enumerate(_some(pairs, seed)):
         here = [phrase for phrase, _ in image.objects]
-        away = list(islice((str(name) for name in rng.permutation(pairs.names) if is_absent(name, here)), len(here)))
+        away = as_many_absent(pairs.names, here, rng)
         canvas, maps, seen = method.look(image.image, here + away)
         figures += [doubt(own, heat) for own, heat in zip(maps, seen, strict=True)]
         missing += [False] * len(here) + [True] * len(away)
