@@ -27,6 +27,7 @@ from wherein.methods.pixel.losses import POINT_WEIGHT
 from wherein.methods.pixel.model import PixelLM
 from wherein.methods.pixel.reader import PixelReader, Seen, frame_of
 from wherein.synth import ObjectBank, is_held_out, may_be_held_out
+from wherein.training.one_pass import losses_together
 from wherein.training.pixel import (
     FIXED,
     SHOWN,
@@ -390,6 +391,36 @@ def test_twelve_images_by_heart(make_task: Any, reader: PixelReader, tmp_path: P
     fit(task, schedule, tmp_path / "run")
     figures = measure(reader, task.train, 12, 0)
     assert figures["p50"] >= 0.9 and figures["words_inside"] >= 0.9 and figures["names"] >= 0.9
+
+
+@pytest.mark.parametrize("pointed", [False, True])
+def test_kinds_of_rows_read_in_one_pass_have_the_losses_they_have_on_their_own(
+    reader: PixelReader, make_task: Callable[..., tuple[PixelTask, Eyes]], pointed: bool
+) -> None:
+    task, model = make_task()[0], reader.model
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_up"):  # or a gradient would be zero
+                parameter.normal_(std=0.1)
+    images = [described(objects, SIDE) for objects in task.train.objects[:4]]
+    features = [task.train.features([0, 1, 2, 3])]
+    kinds = [
+        trace_rows(reader, images, rng())[0],
+        region_rows(reader, images, 7, rng(), pointed),
+        phrase_rows(reader, images, 9, rng()),
+    ]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    own = [model(features=features, **kind).loss for kind in kinds]
+    gradients = torch.autograd.grad(torch.stack(own).sum(), trained, allow_unused=True)
+    together = losses_together(model, features, kinds)
+    assert len({kind["labels"].shape[1] for kind in kinds}) == len({kind["text"].shape[1] for kind in kinds}) == 3
+    torch.testing.assert_close(together, own, rtol=1e-4, atol=1e-5)
+    for one, other in zip(
+        torch.autograd.grad(torch.stack(together).sum(), trained, allow_unused=True), gradients, strict=True
+    ):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert (one - other).norm() <= 1e-3 * other.norm() + 1e-6
 
 
 def test_a_language_model_of_fewer_layers_trains(

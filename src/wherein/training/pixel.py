@@ -2,8 +2,8 @@
 
 Notable choices:
 - all rows of a step are about a few shared images, whose features come from a store: the encoder runs in no step
-- each kind of row is read on its own, so that none is filled up to another's length, and has its own mean loss: a
-  phrase has one place and a narrative some ten, which would outvote it in a common mean
+- each kind of row has its own mean loss: a phrase has one place and a narrative some ten, which would outvote it in a
+  common mean; and but on a GPU it is read on its own, so that none is filled up to another's length
 - without dense traces the narratives are learnt as they are, in the same rows, but nothing is said of where their words
   are: what that changes is what the traces are worth (PixelLLM's claim is that they help phrases)
 - with a codec, the box of a phrase is written as text behind the question: what that changes is what a head for places
@@ -38,6 +38,7 @@ from wherein.methods.pixel.reader import CAPTION, REFER, REGION, PixelReader, Se
 from wherein.synth.compose import Placed
 from wherein.synth.narrative import narrate, question
 from wherein.synth.referral import referrals
+from wherein.training.one_pass import losses_together
 from wherein.training.store import FeatureStore
 
 NAME, SENTENCE, WRITTEN = 12, 48, 24  # tokens of the longest name, narrative and written box that evaluation reads
@@ -107,11 +108,15 @@ class PixelTask:
             region_rows(self.reader, images, self.recipe.regions, rng, rng.random() < POINTED),
             phrase_rows(self.reader, images, self.recipe.phrases, rng, self.codec),
         ]
-        said = [self.reader.model(features=features, **part).loss for part in parts]
-        if self.reader.model.config.proposal_dim:
+        model = self.reader.model
+        if model.device.type == "cuda":
+            said = losses_together(model, features, parts)
+        else:
+            said = [model(features=features, **part).loss for part in parts]
+        if model.config.proposal_dim:
             true = [torch.from_numpy(image.boxes).float() for image in images]
-            logits, boxes = self.reader.model.propose(features)
-            said.append(proposal_loss(logits, boxes, true, self.reader.model.grid, self.reader.model.config.side))
+            logits, boxes = model.propose(features)
+            said.append(proposal_loss(logits, boxes, true, model.grid, model.config.side))
         return torch.stack(said).sum()
 
     def evaluate(self, step: int, folder: Path, count: int = 32) -> dict[str, float]:

@@ -249,11 +249,7 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         shown = sizes[rows]
         visual = self.visual(seen, rows, Prompts.whole(shown) if prompts is None else prompts)
         states, logits, said = self.behind(visual, text, labels, shown)
-        config = self.config
-        targets = Targets.of(labels, tasks, points, boxes, config.points_per_token, config.end_token_id)
-        wanted = labels.masked_fill(~losses.switched(tasks, len(labels), "text", device)[:, None], IGNORED)
-        text_loss = losses.text_loss(logits, wanted)
-        point_loss = losses.point_loss(said, targets.points, targets.placed)
+        text_loss, point_loss, targets = self.taught(logits, said, labels, tasks, points, boxes)
         mask_loss, drawn, at = text_loss.new_zeros(()), None, None
         drawing = losses.switched(tasks, len(labels), "mask", device)
         if drawing.any():
@@ -262,7 +258,7 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
             at, place = (drawing[:, None] & targets.last).nonzero().T
             box = boxes_between(said)[at, place]
             drawn, expected = self.draw(seen, rows[at], box, visual[at], states[at], labels[at])
-            valid = encoders.inside(shown[at], config.side)
+            valid = encoders.inside(shown[at], self.config.side)
             mask_loss = losses.mask_loss(drawn, expected, masks.to(device)[at], valid)
         loss = text_loss + losses.POINT_WEIGHT * point_loss + mask_loss
         return PixelOutput(loss, text_loss, point_loss, mask_loss, logits, said, drawn, at, targets.skipped)
@@ -276,6 +272,23 @@ class PixelLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         tokens = torch.cat([begin, labels.masked_fill(labels == IGNORED, self.config.end_token_id)], dim=1)
         states, logits = Reading(self.language_model, visual, text).all(tokens)
         return states[:, 1:], logits[:, :-1], self.point_head(states[:, 1:], sizes)
+
+    def taught(
+        self,
+        logits: Tensor,
+        said: Tensor,
+        labels: Tensor,
+        tasks: str | Sequence[str] = "trace",
+        points: Tensor | None = None,
+        boxes: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Targets]:
+        """The losses float32[] of the tokens and of the points that `behind` gave for these labels, unweighted, and
+        what was to be said; the other arguments, and errors, as of `forward`."""
+        count, end = self.config.points_per_token, self.config.end_token_id
+        targets = Targets.of(labels, tasks, points, boxes, count, end)
+        learnt = losses.switched(tasks, len(labels), "text", labels.device)[:, None]
+        text_loss = losses.text_loss(logits, labels.masked_fill(~learnt, IGNORED))
+        return text_loss, losses.point_loss(said, targets.points, targets.placed), targets
 
     def draw(
         self, features: Sequence[Tensor], rows: Tensor, boxes: Tensor, visual: Tensor, states: Tensor, labels: Tensor
