@@ -55,8 +55,11 @@ AT_ONCE = {
     "images of a wildcard": ([PHOTO, "notes.jpg", "a cat"], "give further images with -i"),
     "adapter for a method without one": ([PHOTO, "a cat", "--adapter", "notes.jpg", "--method", "text"], "to load"),
     "every instance": ([PHOTO, "a cat", "--all"], "cam gives one box a phrase"),
-    "no mask": ([PHOTO, "a cat", "--mask", "--save", "out.png"], "cam gives no mask"),
-    "no heat map": ([PHOTO, "a cat", "--heatmap", "--method", "text", "--save", "out.png"], "text gives no heatmap"),
+    "no mask": ([PHOTO, "a cat", "--mask", "--save", "out.png"], "use --method heads, or add --segmenter"),
+    "no heat map": (
+        [PHOTO, "a cat", "--heatmap", "--method", "text", "--save", "out.png"],
+        "text gives no heatmap: use --method cam or heads",
+    ),
     "unknown segmenter": ([PHOTO, "a cat", "--segmenter", "no/such-segmenter"], "no/such-segmenter"),
     "a segmenter that is none": ([PHOTO, "a cat", "--segmenter", "llava"], "no segmenter that is served"),
     "unknown device": ([PHOTO, "a cat", "--device", "abacus"], "abacus"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from wherein.cli import app
@@ -39,6 +40,8 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--backgrounds", "missing"), "missing is not a folder"),
         (("--backgrounds", "empty"), "No backgrounds in empty"),
         (("--composites", "empty", "--keep-held-out"), "--keep-held-out"),
+        (("--composites", "empty", "--images", 100), "of --composites all are used"),
+        (("--objects", "jpegs"), "lamp holds no .png or .webp file"),
         (("--preset", "best"), "no preset 'best'"),
         (("--batch", 4, "--at-once", 3), "4 images does not come in parts of 3"),
         (("--preset", "paper", "--at-once", 5), "64 images does not come in parts of 5"),
@@ -54,12 +57,27 @@ def test_what_is_wrong_without_the_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
-    for folder in ("empty", "begun/checkpoint-0000050"):
+    for folder in ("empty", "begun/checkpoint-0000050", "jpegs/lamp"):
         Path(folder).mkdir(parents=True)
+    Path("jpegs/lamp/a.jpg").touch()
     before = sorted(Path().rglob("*"))
     done = run("pin", "--out", "out/deep", *options)
     assert isinstance(done.exception, InputError) and says in str(done.exception), done.output
     assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("keep", [False, True])
+def test_names_of_ones_own_that_are_not_pasted_are_told(
+    keep: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("dog", "glass of milk", "hex bolt"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        Image.new("RGBA", (8, 8)).save(tmp_path / "own" / name / "1.png")
+    done = run("pin", "--out", tmp_path / "out", "--objects", tmp_path / "own", *["--keep-held-out"] * keep)
+    assert isinstance(done.exception, AssertionError)  # a model would have been loaded
+    told = "Not pasted, since COCO and VOC have them (--keep-held-out pastes them): dog, glass of milk, 2 in all."
+    assert (told in done.output + capfd.readouterr().err) is not keep
 
 
 def test_a_preset_of_another_method_is_told() -> None:

@@ -47,6 +47,14 @@ def test_what_belongs_to_coco_or_voc_is_left_out_by_name_synonym_and_synset(tmp_
     assert read_names(file, keep_held_out=True).kept[1:3] == ("car", "settle")
 
 
+def test_a_name_that_may_say_what_is_in_a_thing_of_coco_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "names.txt"
+    file.write_text("glass of milk\nstack of wood\n", "utf-8")
+    names = read_names(file)
+    assert names.kept == ("stack of wood",)
+    assert names.left_out == (("glass of milk", "held out: it may say what is in a thing of COCO or VOC"),)
+
+
 @pytest.mark.parametrize("category", sorted({*COCO, *VOC}))
 def test_no_category_of_coco_or_voc_is_kept_under_any_of_its_forms(category: str, tmp_path: Path) -> None:
     """PIN-7."""

@@ -223,7 +223,7 @@ def expected_images(dataset: Dataset, protocol: str, found: int) -> int | None:
 def _check_gallery(gallery: Path | None) -> None:
     if gallery:
         if find_spec("matplotlib") is None:
-            raise InputError("A gallery's plots need matplotlib: run pip install wherein[eval].")
+            raise InputError("A gallery's plots need matplotlib: run pip install 'wherein[eval]'.")
         pictures.check_folder(gallery if os.path.lexists(gallery) else gallery.parent)
 
 

@@ -191,7 +191,7 @@ class Work:
         pictures.make_folder(folder)
         pictures.check_folder(folder)
         if find_spec("matplotlib") is None:
-            raise InputError("The table's picture needs matplotlib: run pip install wherein[eval].")
+            raise InputError("The table's picture needs matplotlib: run pip install 'wherein[eval]'.")
         self.chosen = list(choice.open(self.complaints))
 
     def run(self, vlm: FrozenVLM, table: Table) -> None:

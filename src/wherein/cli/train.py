@@ -14,7 +14,9 @@ def train(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="pin, or a baseline: coop, lora, vpt, vpt_encoder.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter, its checkpoints, pictures and TensorBoard log.")],
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
-    images: Annotated[int, typer.Option(min=16, help="Composites to make (and encode once).")] = 6000,
+    images: Annotated[
+        int | None, typer.Option(min=16, help="Composites to make, 6000 if not said, and to encode once.")
+    ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images a step, other than the preset's: 12 of default, 64 of paper.")
     ] = None,
@@ -64,6 +66,8 @@ def train(
         raise InputError(f"There is no preset {preset!r} of {method}: choose {', '.join(presets(method))}.")
     if composites is not None and keep_held_out:
         raise InputError("--keep-held-out chooses what is pasted: it says nothing of --composites, which are made.")
+    if composites is not None and images is not None:
+        raise InputError("--images says how many composites are made: of --composites all are used, leave it out.")
     figures: dict[str, Any] = train_adapter(
         method,
         out,
@@ -75,7 +79,7 @@ def train(
         preset=preset,
         rate=rate,
         steps=steps,
-        images=images,
+        images=images or 6000,
         batch=batch,
         at_once=at_once,
         absent=absent,

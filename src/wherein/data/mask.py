@@ -171,7 +171,7 @@ def _pycocotools(where: str) -> ModuleType:
     except ImportError as error:
         raise NeedsExtra(
             f"{where} has a mask of polygons, and pycocotools, which fills them, is not installed: "
-            "run pip install wherein[eval]."
+            "run pip install 'wherein[eval]'."
         ) from error
     module: ModuleType = mask
     return module

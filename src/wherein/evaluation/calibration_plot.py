@@ -21,7 +21,7 @@ def save_plot(table: Sequence[Bin], path: Path, title: str = "") -> Path:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("A reliability plot needs matplotlib: run pip install wherein[eval].") from error
+        raise InputError("A reliability plot needs matplotlib: run pip install 'wherein[eval]'.") from error
 
     figure = Figure(figsize=(4.5, 4.5), layout="constrained", dpi=110)
     axis = figure.subplots()

@@ -78,7 +78,7 @@ def _scorers(*names: str) -> dict[str, ModuleType]:
     try:
         found = {name: import_module(f"pycocoevalcap.{name}") for name in names}
     except ImportError as error:
-        raise InputError("Scores of captions need pycocoevalcap: run pip install wherein[captions].") from error
+        raise InputError("Scores of captions need pycocoevalcap: run pip install 'wherein[captions]'.") from error
     if shutil.which("java") is None:
         raise InputError("Scores of captions need Java, which tokenizes texts and runs METEOR: install a JRE.")
     return found

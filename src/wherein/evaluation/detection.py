@@ -40,7 +40,7 @@ def average_precision(found: Sequence[Found], truths: Sequence[Found]) -> dict[s
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
-        raise InputError("Average precision needs faster-coco-eval: run pip install wherein[eval].") from error
+        raise InputError("Average precision needs faster-coco-eval: run pip install 'wherein[eval]'.") from error
     if not truths:
         raise InputError("There is no true box, so there is no average precision.")
     everything = [*truths, *found]

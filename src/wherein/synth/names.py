@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wherein.errors import InputError
-from wherein.synth.holdout import category_of
+from wherein.synth.holdout import category_of, may_be_held_out
 
 LONGEST = 80  # characters of a name
 _ALLOWED = " -'.,&+"  # beside letters, their marks and digits: a name is also a folder's name
@@ -111,6 +111,8 @@ def _held_out(name: str, synonyms: list[str], synset: str | None) -> str | None:
         if category is not None:
             through = "" if word == name else f" through its synonym {word!r}"
             return f"held out: it belongs to COCO's or VOC's {category!r}{through}"
+        if may_be_held_out(word):
+            return "held out: it may say what is in a thing of COCO or VOC"
     return None
 
 

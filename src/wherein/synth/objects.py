@@ -77,7 +77,8 @@ class ObjectBank:
 
         Names are made tidy (`wherein.synth.names.tidy`); hidden files and folders are left out.
 
-        Raises InputError when the folder holds neither, a name is unusable, or its index.json does not fit or is empty.
+        Raises InputError when the folder holds neither, a name has no cut-out or is unusable, or its index.json does
+        not fit or is empty.
         """
         folder = Path(path)
         index = folder / INDEX
@@ -91,8 +92,14 @@ class ObjectBank:
             if not len(bank):
                 raise InputError(f"{index} lists no cut-outs: give a folder that has some.")
             return bank
-        visible = (file for file in folder.glob("[!.]*/[!.]*") if file.is_file())
-        pictures = sorted(file for file in visible if file.suffix.lower() in IMAGE_SUFFIXES)
+        pictures = []
+        for below in sorted(path for path in folder.glob("[!.]*") if path.is_dir()):
+            own = [file for file in below.glob("[!.]*") if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES]
+            if not own:
+                raise InputError(
+                    f"{below} holds no .png or .webp file: give that name a cut-out, or remove the folder."
+                )
+            pictures += sorted(own)
         if not pictures:
             raise InputError(
                 f"No cut-outs in {folder}: expected {INDEX} or one sub-folder of .png/.webp files per name."

@@ -14,7 +14,7 @@ from wherein.errors import InputError
 from wherein.synth.backgrounds import Backgrounds
 from wherein.synth.compose import compose
 from wherein.synth.holdout import may_be_held_out
-from wherein.synth.objects import IMAGE_SUFFIXES, INDEX, Cutout, ObjectBank
+from wherein.synth.objects import Cutout, ObjectBank
 from wherein.synth.scene import PRESETS, Preset, Scenes
 
 IMAGES = ("jpg", "webp")
@@ -80,7 +80,7 @@ class Plan:
         Raises:
             InputError: a folder holds nothing to use.
         """
-        bank = _bank(self.objects)
+        bank = ObjectBank.from_folder(self.objects) if self.objects else ObjectBank.load()
         kept = bank if self.keep_held_out else bank.without(may_be_held_out)
         if not len(kept):
             raise InputError(
@@ -129,17 +129,3 @@ class Plan:
         """One object on black, at fewer sizes than a composite may try: what fits barely would not fit some day."""
         alone = replace(self.made.config, min_objects=1, max_objects=1, pairs=0.0, tries=5)
         compose(np.zeros((self.side, self.side, 3), np.uint8), ObjectBank([cutout]), np.random.default_rng(0), alone)
-
-
-def _bank(folder: Path | None) -> ObjectBank:
-    """The cut-outs of a folder, none of whose names may be empty, or those of the package."""
-    if folder is None:
-        return ObjectBank.load()
-    bank = ObjectBank.from_folder(folder)
-    if not (folder / INDEX).is_file():
-        for below in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-            if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in below.iterdir()):
-                raise InputError(
-                    f"{below} holds no .png or .webp file: give that name a cut-out, or remove the folder."
-                )
-    return bank

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from scipy.special import logit
 
 from wherein.calibration import fit_logistic
@@ -16,6 +17,7 @@ from wherein.methods import adapter
 from wherein.methods.base import REGISTRY
 from wherein.methods.insert import Inserted
 from wherein.pictures import check_new_folder
+from wherein.synth import may_be_held_out
 from wherein.synth.negatives import as_many_absent
 from wherein.training.boxes import RECIPES, BoxTask, Recipe
 from wherein.training.processes import Processes
@@ -86,6 +88,8 @@ def train(
     if known is not None:
         split(Recipe(batch=known), at_once)
     material = Material.found(composites, objects, backgrounds)
+    if processes.first and not keep_held_out:
+        _tell_of([name for name in material.own if may_be_held_out(name)])
     vlm = load_vlm(model, device, dtype, bits, size)
     preset = ("default" if vlm.keeps_cells else "paper") if preset == "auto" else preset
     recipe, kind = RECIPES[preset], REGISTRY[method]
@@ -107,6 +111,14 @@ def train(
     figures = fit(task, schedule, out, resume, settings | public)
     public["images a step"] = recipe.batch * batches * processes.count  # of all of them, which may be others next time
     return _finish(out, method, task, found, schedule, public, figures, began) if processes.first else figures
+
+
+def _tell_of(names: list[str]) -> None:
+    """A line on stderr for the user whose cut-outs have these names."""
+    if names:
+        shown = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+        line = f"Not pasted, since COCO and VOC have them (--keep-held-out pastes them): {shown}, {len(names)} in all."
+        Console(stderr=True).print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _finish(

@@ -53,11 +53,12 @@ class Sources:
 class Material:
     """What images to train on are made of, looked through before there is a model.
 
-    bank: cut-outs · grounds: backgrounds · composites: a folder of ready ones, if any, and `given`: what `labelled`
-    says of it.
+    bank: cut-outs, and `own`, the names of those that were given · grounds: backgrounds · composites: a folder of ready
+    ones, if any, and `given`: what `labelled` says of it.
     """
 
     bank: ObjectBank
+    own: tuple[str, ...]
     grounds: Backgrounds
     composites: Path | None
     given: tuple[Source, int, tuple[str, ...]] | None
@@ -74,13 +75,14 @@ class Material:
         for folder in (composites, objects, backgrounds):
             if folder is not None and not folder.is_dir():
                 raise InputError(f"{folder} is not a folder.")
-        bank = ObjectBank.load() + ObjectBank.from_folder(objects) if objects else ObjectBank.load()
+        own = ObjectBank.from_folder(objects) if objects else ObjectBank(())
         grounds = Backgrounds.from_folder(backgrounds) if backgrounds else Backgrounds.load()
         if backgrounds and (bad := grounds.complaints(os.cpu_count() or 1)):
             raise InputError(
                 f"{len(bad)} of {grounds.count} backgrounds cannot be used, remove them; the first: {bad[0]}"
             )
-        return cls(bank, grounds, composites, labelled(composites) if composites else None)
+        given = labelled(composites) if composites else None
+        return cls(ObjectBank.load() + own, own.names, grounds, composites, given)
 
 
 def sources(

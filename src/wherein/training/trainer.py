@@ -125,7 +125,7 @@ def tensorboard() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise InputError("Training needs TensorBoard: run pip install wherein[train].") from error
+        raise InputError("Training needs TensorBoard: run pip install 'wherein[train]'.") from error
     return SummaryWriter
 
 

@@ -48,7 +48,7 @@ class LowRank(Insert):
             from peft import LoraConfig as PeftConfig
             from peft import inject_adapter_in_model
         except ImportError as error:
-            raise InputError("The method lora needs peft: run pip install wherein[train].") from error
+            raise InputError("The method lora needs peft: run pip install 'wherein[train]'.") from error
         own = {name: module for name, module in blocks.named_modules() if _linear(module)}
         if not own:
             raise InputError("This vision encoder has no plain linear layer for LoRA: load the model without --bits.")
