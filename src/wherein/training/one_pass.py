@@ -22,9 +22,9 @@ from wherein.methods.pixel.prompts import Prompts
 def losses_together(model: PixelLM, features: Sequence[Tensor], kinds: Sequence[Mapping[str, Any]]) -> list[Tensor]:
     """The loss float32[] of each of `kinds`, as `model(features=features, **kind).loss` has it, but for rounding.
 
-    A kind is what `PixelLM.forward` takes: labels, text and tasks, and what it needs of rows, prompts, points and
-    boxes, about whole pictures whose features float[B, N_i, C_i] are those of each encoder. Raises InputError as
-    `forward` does.
+    A kind is what `PixelLM.forward` takes: labels, text and tasks (but segment: no mask is drawn), and what it needs of
+    rows, prompts, points and boxes, about whole pictures whose features float[B, N_i, C_i] are those of each encoder.
+    Raises InputError as `forward` does.
     """
     side, device = float(model.config.side), model.device
     labels = [kind["labels"].to(device) for kind in kinds]
