@@ -161,7 +161,7 @@ def test_polygons_need_the_extra_and_run_lengths_do_not(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     mask = Mask([RECTANGLE], "a.json, annotations[7]")
     for use in (mask.check, lambda: mask.decode(6, 8)):
-        with pytest.raises(InputError, match=r"annotations\[7\] .*pip install wherein\[eval\]"):
+        with pytest.raises(InputError, match=r"annotations\[7\] .*pip install 'wherein\[eval\]'"):
             use()
     assert decode(RUNS, 2, 3).sum() == 2
 

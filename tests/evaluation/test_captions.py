@@ -18,7 +18,7 @@ TRUE = [["a cup on a table", "a white cup"], ["two dogs play in the snow"], ["an
 
 @pytest.fixture
 def scorers() -> None:
-    pytest.importorskip("pycocoevalcap.meteor.meteor", reason="needs pip install wherein[captions]")
+    pytest.importorskip("pycocoevalcap.meteor.meteor", reason="needs pip install 'wherein[captions]'")
     if shutil.which("java") is None:
         pytest.skip("needs Java")
 
@@ -26,7 +26,7 @@ def scorers() -> None:
 def test_without_the_scorers_or_java_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
     for ask in (lambda: score_captions(SAID, TRUE), Meteor):
-        with pytest.raises(InputError, match=r"pip install wherein\[captions\]"):
+        with pytest.raises(InputError, match=r"pip install 'wherein\[captions\]'"):
             ask()
 
 

@@ -210,7 +210,7 @@ def test_a_mask_that_cannot_be_used_is_told_before_the_work(dataset: Path, monke
     pair = {"file_name": "1.png", "phrase": "dog", "bbox": [0, 0, 1, 1], "segmentation": [[0, 0, 9, 0, 9, 9]]}
     pairs.write_text(json.dumps([pair]))
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(InputError, match=r"pair\[0\] .*pip install wherein\[eval\]"):
+    with pytest.raises(InputError, match=r"pair\[0\] .*pip install 'wherein\[eval\]'"):
         select("phrases", pairs, dataset / "images")
 
 

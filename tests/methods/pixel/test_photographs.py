@@ -367,7 +367,7 @@ def test_a_missing_extra_is_no_bad_picture(data: Path, reader: PixelReader, monk
     """Else every mask would seem not to fit, and the sentence that says what to install would be lost."""
 
     def check(*_: Any) -> None:
-        raise NeedsExtra("run pip install wherein[eval]")
+        raise NeedsExtra("run pip install 'wherein[eval]'")
 
     monkeypatch.setattr("wherein.data.mask.Mask.check", check)
     reader.model.train_stage("masks")
