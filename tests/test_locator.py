@@ -19,6 +19,7 @@ from wherein.errors import AdapterError, ImageError, InputError
 from wherein.geometry import Frame
 from wherein.grounding import Grounding
 from wherein.locator import Answer, Locator
+from wherein.methods import giving
 
 PIXELS = np.zeros((60, 80, 3), np.uint8)
 FOUND = Grounding("a cat", np.array([[1.0, 2, 30, 40], [5, 6, 7, 8]]), np.array([0.9, 0.2]), "token", False, 0.1)
@@ -68,7 +69,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return FakeMethod()
 
     monkeypatch.setitem(sys.modules, "wherein.vlm", SimpleNamespace(load_vlm=load_vlm))
-    monkeypatch.setitem(sys.modules, "wherein.methods", SimpleNamespace(create=create, check=check))
+    monkeypatch.setitem(sys.modules, "wherein.methods", SimpleNamespace(create=create, check=check, giving=giving))
     return loads
 
 
@@ -202,6 +203,6 @@ def test_every_instance_is_asked_of_a_method_that_tells_them_apart(loads: list[t
 
 def test_a_heat_map_that_is_not_there_is_not_drawn(loads: list[tuple[Any, ...]]) -> None:
     answer = Locator("tiny", "pin").locate(np.zeros((9, 9, 3), np.uint8), "a cat")
-    with pytest.raises(InputError, match="no heat maps"):
+    with pytest.raises(InputError, match="gives no heat maps: use heads"):
         answer.draw_heat()
     np.testing.assert_array_equal(answer.draw(masks=True), answer.draw())

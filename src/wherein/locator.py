@@ -108,9 +108,11 @@ class Answer:
             InputError: there is no heat map.
         """
         from wherein import overlay
+        from wherein.methods import giving
 
         if all(grounding.heatmap is None for grounding in self.groundings):
-            raise InputError(f"The method {self.method} gives no heat maps: use heads or cam.")
+            others = " or ".join(giving("heatmap", self.model))
+            raise InputError(f"The method {self.method} gives no heat maps: use {others}.")
         return overlay.heat_sheet(self.pixels, self.groundings)
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from wherein.errors import ImageError, InputError
 from wherein.geometry import Frame
 from wherein.grounding import Grounding
+from wherein.methods import giving
 
 
 class FakeModel:
@@ -74,7 +75,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
         return vlm
 
     monkeypatch.setitem(sys.modules, "wherein.vlm", SimpleNamespace(load_vlm=load_vlm))
-    methods = SimpleNamespace(create=create, check=lambda *_: FakeModel)
+    methods = SimpleNamespace(create=create, check=lambda *_: FakeModel, giving=giving)
     monkeypatch.setitem(sys.modules, "wherein.methods", methods)
     return loads
 

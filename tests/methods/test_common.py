@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wherein import methods
 from wherein.errors import AdapterError, InputError
-from wherein.methods import Method
+from wherein.methods import Method, giving
 from wherein.methods.base import REGISTRY
 
 PHRASES = ["the dog", "a red mug", "dog"]
@@ -132,3 +132,8 @@ def test_the_best_method_of_a_model_that_is_not_loaded(tmp_path: Path) -> None:
 def test_a_method_refuses_a_model_it_cannot_read(tiny_vlm: Any, name: str) -> None:
     with pytest.raises(InputError, match="default model"):
         methods.create(name, tiny_vlm)
+
+
+def test_who_gives_heat_maps_on_a_model() -> None:
+    assert giving("heatmap", "default") == ["cam", "heads"]
+    assert giving("heatmap", "llava-hf/llava-1.5-7b-hf") == giving("mask", "default") == ["heads"]

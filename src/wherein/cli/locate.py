@@ -65,15 +65,14 @@ def locate(
 
     def start() -> Callable[[Pixels], Answer]:
         """Load the model, once an image could be read."""
-        from wherein.methods import check
-        from wherein.methods.base import REGISTRY
+        from wherein.methods import check, giving
 
         chosen = check(method, model, adapter)
         if every:
             check_every(chosen)
         for wanted, what in ((mask and not segmenter, "mask"), (heatmap, "heatmap")):
             if wanted and what not in chosen.gives:
-                others = " or ".join(name for name, kind in sorted(REGISTRY.items()) if what in kind.gives)
+                others = " or ".join(giving(what, model))
                 besides = ", or add --segmenter" if what == "mask" else ""
                 raise InputError(f"The method {chosen.name} gives no {what}: use --method {others}{besides}.")
         locator = Locator(model, method, adapter, device, dtype, bits, size, segmenter)

@@ -9,13 +9,15 @@ import typer
 
 from wherein.cli.model import Bits, Device, Dtype, Model, Size
 
+IMAGES = 6000  # composites, where neither a number nor a folder of them is given
+
 
 def train(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="pin, or a baseline: coop, lora, vpt, vpt_encoder.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter, its checkpoints, pictures and TensorBoard log.")],
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
     images: Annotated[
-        int | None, typer.Option(min=16, help="Composites to make, 6000 if not said, and to encode once.")
+        int | None, typer.Option(min=16, help="Composites to make (and encode once).", show_default=str(IMAGES))
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images a step, other than the preset's: 12 of default, 64 of paper.")
@@ -79,7 +81,7 @@ def train(
         preset=preset,
         rate=rate,
         steps=steps,
-        images=images or 6000,
+        images=images or IMAGES,
         batch=batch,
         at_once=at_once,
         absent=absent,

@@ -55,6 +55,12 @@ def create(name: str, vlm: FrozenVLM, adapter: str | Path | None = None) -> Meth
     return cast(Method, method(vlm, adapter) if method.takes_adapter else method(vlm))
 
 
+def giving(what: str, model: str) -> list[str]:
+    """The names of the methods that give `what`, "heatmap" or "mask", and work on the model called `model`, sorted."""
+    known = [REGISTRY[name] for name in names()]
+    return [one.name for one in known if what in one.gives and (model == "default" or not one.built_in_only)]
+
+
 def takes_adapter(name: str) -> bool:
     """Whether the method called `name` loads an adapter; "auto" does, since it is then what the adapter is for.
 

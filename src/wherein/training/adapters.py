@@ -88,7 +88,7 @@ def train(
     if known is not None:
         split(Recipe(batch=known), at_once)
     material = Material.found(composites, objects, backgrounds)
-    if processes.first and not keep_held_out:
+    if processes.first and composites is None and not keep_held_out:
         _tell_of([name for name in material.own if may_be_held_out(name)])
     vlm = load_vlm(model, device, dtype, bits, size)
     preset = ("default" if vlm.keeps_cells else "paper") if preset == "auto" else preset
